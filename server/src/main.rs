@@ -1,0 +1,3 @@
+//! The command `interleaf`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Keys and records: `docs/format.md` in code.

@@ -1,0 +1,1 @@
+//! SQLite's file format: what of it Interleaf must understand.
