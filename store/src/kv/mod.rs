@@ -12,6 +12,8 @@
 
 mod conflict;
 mod error;
+#[cfg(feature = "fdb")]
+pub mod fdb;
 pub mod fjall;
 mod group;
 pub mod mem;
