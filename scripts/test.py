@@ -60,7 +60,8 @@ def main():
         return 1
 
     code, output = run("cargo", "test", "--workspace", "--locked", "--no-fail-fast", *sys.argv[1:])
-    passed, failed, skipped = (sum(map(int, column)) for column in zip(*RESULT.findall(output)))
+    rows = [tuple(map(int, row)) for row in RESULT.findall(output)] or [(0, 0, 0)]
+    passed, failed, skipped = (sum(column) for column in zip(*rows))
     if code and not failed:
         failed = 1  # A test binary that died prints no result line.
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
