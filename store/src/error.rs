@@ -158,6 +158,16 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// A setting, usually an environment variable, with a value it cannot have.
+    #[error("{setting} is {value:?}; allowed is {allowed}")]
+    InvalidSetting {
+        /// Name of the variable or parameter.
+        setting: String,
+        /// Its value, cut to what can be shown.
+        value: String,
+        /// What it may be, with the limits.
+        allowed: String,
+    },
     /// A request that breaks a rule of the protocol.
     #[error("invalid request: {what}")]
     InvalidRequest {

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Installs what a fresh Debian machine lacks: as root at once, else it prints the line to run.
+set -eu
+
+need=""
+want() { # want COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 || need="$need $2"
+}
+want cc gcc
+want sqlite3 sqlite3
+want python3 python3
+want node nodejs
+want npm npm
+python3 -c 'import venv, ensurepip' 2>/dev/null || need="$need python3-venv"
+python3 -m pip --version >/dev/null 2>&1 || need="$need python3-pip"
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "Rust is missing: install cargo and rustc 1.90 or newer first (https://rustup.rs)" >&2
+    exit 1
+fi
+[ -n "$need" ] || exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "these are missing; install them first:$need" >&2
+    exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+    echo "some packages are missing; run this, then make again:" >&2
+    echo "  sudo apt-get install -y$need" >&2
+    exit 1
+fi
+echo "installing:$need"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of words on purpose
+apt-get install -y -qq --no-install-recommends $need >/dev/null
