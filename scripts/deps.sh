@@ -11,6 +11,12 @@ want sqlite3 sqlite3
 want python3 python3
 want node nodejs
 want npm npm
+# The declarations of FoundationDB's client interface are generated while building.
+if [ -z "${LIBCLANG_PATH:-}" ] &&
+    ! ls /usr/lib*/libclang[-.][0-9s]* /usr/lib*/*/libclang[-.][0-9s]* \
+        /usr/lib/llvm-*/lib/libclang[-.][0-9s]* 2>/dev/null | grep -q .; then
+    need="$need libclang1"
+fi
 python3 -c 'import venv, ensurepip' 2>/dev/null || need="$need python3-venv"
 python3 -m pip --version >/dev/null 2>&1 || need="$need python3-pip"
 
