@@ -15,8 +15,11 @@ mod error;
 pub mod fjall;
 mod group;
 pub mod mem;
+mod prepare;
+mod retry;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod txn;
 
 use std::ops::Range;
 
