@@ -432,7 +432,12 @@ impl<S: Storage> Group<S> {
         answer
     }
 
-    fn wait_for_change(&self, key: &[u8], known: Option<&[u8]>, deadline: Deadline) -> KvResult<()> {
+    fn wait_for_change(
+        &self,
+        key: &[u8],
+        known: Option<&[u8]>,
+        deadline: Deadline,
+    ) -> KvResult<()> {
         let mut guard = lock(&self.watch);
         loop {
             // A batch applied from here on finds the watcher counted, or is seen by the view.
@@ -482,13 +487,18 @@ impl<S: Storage> Kv for Group<S> {
     }
 
     fn transact(&self, deadline: Deadline, body: TxnBody<'_>) -> crate::Result<Option<Version>> {
-        retry::run(&self.env, deadline, || self.ended.get().is_some(), || {
-            let snapshot = self.at_now()?;
-            let mut txn = Overlay::new(&snapshot);
-            body(&mut txn)?;
-            let commit = txn.into_commit();
-            Ok(commit.map(|commit| self.commit(commit, deadline)).transpose()?)
-        })
+        retry::run(
+            &self.env,
+            deadline,
+            || self.ended.get().is_some(),
+            || {
+                let snapshot = self.at_now()?;
+                let mut txn = Overlay::new(&snapshot);
+                body(&mut txn)?;
+                let commit = txn.into_commit();
+                Ok(commit.map(|commit| self.commit(commit, deadline)).transpose()?)
+            },
+        )
     }
 
     fn watch(&self, key: &[u8], known: Option<&[u8]>, deadline: Deadline) -> KvResult<()> {

@@ -58,9 +58,7 @@ pub(super) fn fill(mutation: Mutation, version: Version) -> Op {
         Mutation::Put { key, value } => Op::Put(key, value),
         Mutation::Delete { key } => Op::Delete(key),
         Mutation::DeleteRange { range } => Op::DeleteRange(range),
-        Mutation::PutVersionedKey { prefix, suffix, value } => {
-            Op::Put(join(prefix, suffix), value)
-        }
+        Mutation::PutVersionedKey { prefix, suffix, value } => Op::Put(join(prefix, suffix), value),
         Mutation::PutVersionedValue { key, prefix, suffix } => {
             Op::Put(key, Bytes::from(join(prefix, suffix)))
         }

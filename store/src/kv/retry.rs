@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{KvError, TxnError};
 use crate::env::{Deadline, Env};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The longest wait before the first retry; doubled at each until [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_micros(100);
@@ -64,15 +64,21 @@ fn jitter(env: &Env, longest: Duration) -> Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
 
     fn run_with(deadline_ms: u64, lasting: bool, errors: &[KvError]) -> (Result<()>, usize) {
         let env = Env::system();
         let mut runs = 0;
         let deadline = env.deadline(Duration::from_millis(deadline_ms));
-        let result = run(&env, deadline, || lasting, || {
-            runs += 1;
-            errors.get(runs - 1).cloned().map_or(Ok(()), |e| Err(e.into()))
-        });
+        let result = run(
+            &env,
+            deadline,
+            || lasting,
+            || {
+                runs += 1;
+                errors.get(runs - 1).cloned().map_or(Ok(()), |e| Err(e.into()))
+            },
+        );
         (result, runs)
     }
 
