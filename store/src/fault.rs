@@ -5,13 +5,21 @@
 //! an action is `kill` (the process dies at once, as by kill -9), `kill:N` (at the Nth
 //! passage), or `sleep:MS`.
 
-/// A fault point. `fault_point!("commit.before-apply")`; nothing without the feature.
+/// A fault point: `fault_point!("commit.before-apply")`. Nothing without the feature, which
+/// is this crate's own: a caller's features do not matter.
+#[cfg(feature = "faults")]
 #[macro_export]
 macro_rules! fault_point {
     ($name:literal) => {
-        #[cfg(feature = "faults")]
-        $crate::fault::hit($name);
+        $crate::fault::hit($name)
     };
+}
+
+/// A fault point; nothing without the feature `faults`.
+#[cfg(not(feature = "faults"))]
+#[macro_export]
+macro_rules! fault_point {
+    ($name:literal) => {{}};
 }
 
 /// Every fault point of the workspace, so that tests can drive each.

@@ -1,1 +1,5 @@
 //! The SQLite VFS.
+
+pub mod config;
+mod glob;
+pub mod names;

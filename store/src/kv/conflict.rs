@@ -1,1 +1,331 @@
-//! The conflict module.
+//! The conflict window: what the commits of the recent past have written.
+//!
+//! A window holds the write conflict ranges of every commit in `(start, newest]` and
+//! answers whether one of them, later than a snapshot, meets a set of read ranges.
+//!
+//! # Shape
+//! *Runs*, oldest first. A run covers consecutive commits; its entries are sorted,
+//! disjoint, and each bears the newest version that wrote it. A commit adds a run; runs
+//! of like size are merged, so that there are few of them and a commit costs a sequential
+//! pass over its own ranges, amortized over the logarithm of the window's size. Runs stop
+//! growing at [`RUN_ENTRIES`], which bounds what one commit can cost.
+//!
+//! A check looks only at runs newer than the snapshot: none where the snapshot is the
+//! newest version, a few small ones where it is recent.
+//!
+//! # Invariants
+//! * **W1** Entries of a run are sorted and disjoint, none is empty.
+//! * **W2** Versions in a run are greater than those in every run before it, save that a
+//!   run's entry may have been overwritten by a later run: the later one counts.
+//! * **W3** Every commit after `start` is in the window.
+
+use super::{Key, KeyRange, KvError, KvResult};
+use crate::types::Version;
+
+/// Entries at which a run is no longer merged with its neighbour.
+const RUN_ENTRIES: usize = 16_384;
+
+/// What an entry costs beside its keys: itself and two allocations.
+const ENTRY_OVERHEAD_BYTES: u64 = (size_of::<Written>() + 32) as u64;
+
+/// Sorted, disjoint, non-empty ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RangeSet(Vec<KeyRange>);
+
+impl RangeSet {
+    /// The union of `ranges`, in any order; empty ones are dropped.
+    pub(super) fn new(mut ranges: Vec<KeyRange>) -> Self {
+        ranges.retain(|range| range.start < range.end);
+        let apart = |pair: &[KeyRange]| matches!(pair, [a, b] if a.end < b.start);
+        if ranges.windows(2).all(apart) {
+            return Self(ranges);
+        }
+        ranges.sort_unstable_by(|a, b| a.start.cmp(&b.start));
+        let mut merged: Vec<KeyRange> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            match merged.last_mut() {
+                Some(last) if range.start <= last.end => {
+                    if last.end < range.end {
+                        last.end = range.end;
+                    }
+                }
+                _ => merged.push(range),
+            }
+        }
+        Self(merged)
+    }
+
+    /// Whether there is no range.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first range that ends after `key`, and those behind it.
+    fn from_key(&self, key: &[u8]) -> &[KeyRange] {
+        let at = self.0.partition_point(|range| range.end.as_slice() <= key);
+        self.0.get(at..).unwrap_or_default()
+    }
+
+    /// Whether one of the ranges meets `range`.
+    fn meets(&self, range: &KeyRange) -> bool {
+        self.from_key(&range.start).first().is_some_and(|first| first.start < range.end)
+    }
+}
+
+/// A range and the newest commit that wrote it.
+#[derive(Debug)]
+struct Written {
+    range: KeyRange,
+    at: Version,
+}
+
+impl Written {
+    fn bytes(&self) -> u64 {
+        (self.range.start.len() + self.range.end.len()) as u64 + ENTRY_OVERHEAD_BYTES
+    }
+}
+
+/// The writes of consecutive commits.
+#[derive(Debug)]
+struct Run {
+    newest: Version,
+    entries: Vec<Written>,
+    bytes: u64,
+}
+
+impl Run {
+    fn new(newest: Version, entries: Vec<Written>) -> Self {
+        let bytes = entries.iter().map(Written::bytes).sum();
+        Self { newest, entries, bytes }
+    }
+
+    /// Whether an entry later than `snapshot` meets `reads`.
+    fn meets(&self, snapshot: Version, reads: &RangeSet) -> bool {
+        // A binary search costs about as much as passing over this many neighbours.
+        const SEARCH_COST: usize = 8;
+        let (ours, theirs) = (self.entries.len(), reads.0.len());
+        if theirs.saturating_mul(SEARCH_COST) <= ours {
+            return reads.0.iter().any(|read| self.meets_one(snapshot, read));
+        }
+        let mut later = self.entries.iter().filter(|entry| entry.at > snapshot);
+        if ours.saturating_mul(SEARCH_COST) <= theirs {
+            return later.any(|entry| reads.meets(&entry.range));
+        }
+        // Of like size: one pass over both.
+        let mut rest = reads.0.iter().peekable();
+        later.any(|entry| {
+            while rest.next_if(|read| read.end <= entry.range.start).is_some() {}
+            rest.peek().is_some_and(|read| read.start < entry.range.end)
+        })
+    }
+
+    fn meets_one(&self, snapshot: Version, read: &KeyRange) -> bool {
+        let at = self.entries.partition_point(|entry| entry.range.end <= read.start);
+        let tail = self.entries.get(at..).unwrap_or_default();
+        tail.iter()
+            .take_while(|entry| entry.range.start < read.end)
+            .any(|entry| entry.at > snapshot)
+    }
+
+    /// Both runs as one, `later` winning where they overlap.
+    fn merge(self, later: Self) -> Self {
+        let mut entries = Vec::with_capacity(self.entries.len() + later.entries.len());
+        let mut new = later.entries.into_iter().peekable();
+        for mut old in self.entries {
+            while let Some(before) = new.next_if(|n| n.range.end <= old.range.start) {
+                entries.push(before);
+            }
+            // What is left of `old`, piece by piece, between the newer ranges upon it.
+            loop {
+                let Some(over) = new.peek().filter(|n| n.range.start < old.range.end) else {
+                    entries.push(old);
+                    break;
+                };
+                if old.range.start < over.range.start {
+                    let range = old.range.start.clone()..over.range.start.clone();
+                    entries.push(Written { range, at: old.at });
+                }
+                if over.range.end >= old.range.end {
+                    break;
+                }
+                old.range.start.clone_from(&over.range.end);
+                entries.extend(new.next());
+            }
+        }
+        entries.extend(new);
+        Self::new(later.newest, entries)
+    }
+}
+
+/// The conflict window.
+#[derive(Debug)]
+pub(super) struct Window {
+    runs: Vec<Run>,
+    start: Version,
+    bytes: u64,
+    limit_bytes: u64,
+}
+
+impl Window {
+    /// An empty window that knows everything after `start`, and forgets its oldest part
+    /// beyond `limit_bytes`.
+    pub(super) const fn new(start: Version, limit_bytes: u64) -> Self {
+        Self { runs: Vec::new(), start, bytes: 0, limit_bytes }
+    }
+
+    /// Whether anything written after `snapshot` meets `reads`.
+    ///
+    /// # Errors
+    /// `Conflict` where it does, `TooOld` where the window no longer reaches back. A commit
+    /// that read nothing passes at any age.
+    pub(super) fn check(&self, snapshot: Version, reads: &RangeSet) -> KvResult<()> {
+        if reads.is_empty() {
+            return Ok(());
+        }
+        if snapshot < self.start {
+            return Err(KvError::TooOld);
+        }
+        let mut later = self.runs.iter().rev().take_while(|run| run.newest > snapshot);
+        if later.any(|run| run.meets(snapshot, reads)) { Err(KvError::Conflict) } else { Ok(()) }
+    }
+
+    /// Adds the writes of the commit `version`, which is newer than all before it.
+    pub(super) fn add(&mut self, version: Version, writes: RangeSet) {
+        debug_assert!(self.runs.last().is_none_or(|run| run.newest < version), "W2");
+        if writes.is_empty() {
+            return;
+        }
+        let entries = writes.0.into_iter().map(|range| Written { range, at: version }).collect();
+        let mut run = Run::new(version, entries);
+        self.bytes += run.bytes;
+        while let Some(before) = self.runs.pop_if(|before| {
+            let together = before.entries.len() + run.entries.len();
+            before.entries.len() < 2 * run.entries.len() && together <= RUN_ENTRIES
+        }) {
+            self.bytes -= before.bytes + run.bytes;
+            run = before.merge(run);
+            self.bytes += run.bytes;
+        }
+        self.runs.push(run);
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        let mut excess = self.bytes.saturating_sub(self.limit_bytes);
+        let mut dropped = 0;
+        for run in &self.runs {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(run.bytes);
+            self.bytes -= run.bytes;
+            self.start = run.newest;
+            dropped += 1;
+        }
+        self.runs.drain(..dropped);
+    }
+}
+
+/// The range that holds `key` alone.
+pub(super) fn point(key: &[u8]) -> KeyRange {
+    key.to_vec()..after(key)
+}
+
+/// The smallest key behind `key`.
+pub(super) fn after(key: &[u8]) -> Key {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    const AMPLE: u64 = 64 << 20;
+
+    fn v(n: u64) -> Version {
+        Version::new(n, 0)
+    }
+
+    fn set(ranges: &[(u8, u8)]) -> RangeSet {
+        RangeSet::new(ranges.iter().map(|&(a, b)| vec![a]..vec![b]).collect())
+    }
+
+    #[test]
+    fn ranges_are_sorted_and_united() {
+        assert_eq!(set(&[(5, 7), (1, 3), (2, 4), (9, 9), (7, 8)]), set(&[(1, 4), (5, 8)]));
+        assert!(set(&[(3, 3), (4, 1)]).is_empty());
+    }
+
+    #[test]
+    fn later_writes_conflict_and_earlier_ones_do_not() {
+        let mut window = Window::new(v(0), AMPLE);
+        window.add(v(1), set(&[(10, 20)]));
+        window.add(v(2), set(&[(30, 40)]));
+        assert_eq!(window.check(v(0), &set(&[(15, 16)])), Err(KvError::Conflict));
+        assert_eq!(window.check(v(1), &set(&[(15, 16)])), Ok(()));
+        assert_eq!(window.check(v(1), &set(&[(0, 31)])), Err(KvError::Conflict));
+        assert_eq!(window.check(v(1), &set(&[(0, 30), (40, 50)])), Ok(()), "ranges are half open");
+        assert_eq!(window.check(v(2), &set(&[(0, 255)])), Ok(()));
+    }
+
+    #[test]
+    fn forgetting_makes_old_snapshots_too_old_and_blind_writes_pass() {
+        let mut window = Window::new(v(0), 2 * (ENTRY_OVERHEAD_BYTES + 2));
+        for n in 1..=10 {
+            window.add(v(n), set(&[(u8::try_from(20 * n).unwrap(), 255)]));
+            window.add(v(n + 100), set(&[]));
+        }
+        let reads = set(&[(0, 1)]);
+        assert_eq!(window.check(v(0), &reads), Err(KvError::TooOld));
+        assert_eq!(window.check(v(10), &reads), Ok(()));
+        assert_eq!(window.check(v(0), &RangeSet::default()), Ok(()));
+        assert!(window.bytes <= window.limit_bytes);
+    }
+
+    #[test]
+    fn hot_keys_do_not_fill_the_window() {
+        let mut window = Window::new(v(0), AMPLE);
+        for n in 1..=10_000 {
+            window.add(v(n), set(&[(1, 2), (5, 6)]));
+        }
+        assert!(window.bytes < 20 * (ENTRY_OVERHEAD_BYTES + 2) * 14, "{}", window.bytes);
+        assert_eq!(window.check(v(9_999), &set(&[(5, 6)])), Err(KvError::Conflict));
+        assert_eq!(window.check(v(1), &set(&[(3, 4)])), Ok(()));
+    }
+
+    /// Commits as lists of ranges, each checked against a plain list of all of them.
+    fn history() -> impl Strategy<Value = Vec<Vec<(u8, u8)>>> {
+        prop::collection::vec(prop::collection::vec((0u8..40, 0u8..40), 0..12), 1..40)
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_plain_list(
+            commits in history(),
+            reads in prop::collection::vec((0u8..40, 0u8..40), 0..12),
+            snapshot in 0u64..40,
+        ) {
+            let mut window = Window::new(v(0), AMPLE);
+            for (n, ranges) in (1..).zip(&commits) {
+                window.add(v(n), set(ranges));
+            }
+            let expected = (1u64..).zip(&commits).any(|(n, ranges)| {
+                n > snapshot && ranges.iter().any(|&(a, b)| {
+                    a < b && reads.iter().any(|&(c, d)| c < d && a.max(c) < b.min(d))
+                })
+            });
+            let got = window.check(v(snapshot), &set(&reads)) == Err(KvError::Conflict);
+            prop_assert_eq!(got, expected);
+            for run in &window.runs {
+                let sorted = run.entries.windows(2).all(|p| p[0].range.end <= p[1].range.start);
+                prop_assert!(sorted, "W1");
+                prop_assert!(run.entries.iter().all(|e| e.range.start < e.range.end), "W1");
+            }
+        }
+    }
+}

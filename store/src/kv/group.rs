@@ -1,1 +1,573 @@
-//! The group module.
+//! Group commit: the one commit path of the embedded engines.
+//!
+//! A caller queues its commit. Where nobody leads, it becomes the *leader*: it validates
+//! the queued commits one by one, against the conflict window and those before them in the
+//! batch, gives them versions, applies all as one batch with the strongest durability in
+//! it, publishes, and wakes their callers. Commits that come meanwhile wait for the next
+//! leader, the first of them, so that the longer a batch takes the larger the next one is.
+//!
+//! # Invariants
+//! * **G1** Versions are issued under the lock of [`Core`], each greater than all before.
+//! * **G2** A version is issued only below the bound last reserved in the storage.
+//! * **G3** A snapshot's version is read before its view is taken, and a batch is applied
+//!   before its versions are published: a view holds every commit up to its version.
+//! * **G4** The queue is empty wherever nobody leads.
+//! * **G5** After a batch of which it is not known whether it was written, nothing more is.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+
+use super::conflict::Window;
+use super::prepare::{Op, Prepared, fill};
+use super::txn::Overlay;
+use super::{
+    BatchHook, Commit, Durability, Entry, Key, Kv, KvError, KvResult, Limits, OnPublish, Reads,
+    Scan, Snapshot, TxnBody, retry,
+};
+use crate::env::{Deadline, Env};
+use crate::types::Version;
+
+/// What the conflict window may take, in bytes.
+pub(super) const WINDOW_BYTES: u64 = 32 << 20;
+
+/// Versions reserved at a time: one fsync more in so many commits.
+pub(super) const RESERVED_VERSIONS: u64 = 1 << 20;
+
+/// Bytes at which a batch takes no more commits.
+const BATCH_BYTES: u64 = 8 << 20;
+
+/// Why a batch could not be applied.
+#[derive(Debug)]
+pub enum ApplyError {
+    /// Nothing of it was written, nor ever will be.
+    Nothing(KvError),
+    /// It may have been written.
+    Unknown(KvError),
+}
+
+/// What lies under the group commit.
+pub trait Storage: Send + Sync + 'static {
+    /// Stable reads.
+    type View: Reads + Send + 'static;
+
+    /// The engine's name.
+    fn name(&self) -> &'static str;
+
+    /// What it can take.
+    fn limits(&self) -> Limits;
+
+    /// As [`Kv::exclusive`].
+    fn exclusive(&self) -> bool {
+        true
+    }
+
+    /// As [`Kv::recovered`].
+    fn recovered(&self) -> bool {
+        false
+    }
+
+    /// Reads of now: every batch applied, none in part.
+    ///
+    /// # Errors
+    /// As [`KvError`].
+    fn view(&self) -> KvResult<Self::View>;
+
+    /// Applies a batch, as a whole or not at all.
+    ///
+    /// # Errors
+    /// As [`ApplyError`]; the storage is not used any more afterwards.
+    fn apply(&self, ops: Vec<Op>, durability: Durability) -> Result<(), ApplyError>;
+
+    /// Makes sure, durably, that versions below `bound` are never issued after a crash.
+    ///
+    /// # Errors
+    /// As [`KvError`].
+    fn reserve(&self, _bound: u64) -> KvResult<()> {
+        Ok(())
+    }
+
+    /// The version that follows `newest`.
+    fn next_version(&self, newest: Version) -> Version {
+        Version::new(newest.commit() + 1, 0)
+    }
+
+    /// The version of a snapshot that sees everything up to `newest`. Asked under the lock
+    /// of the commits where the storage is not exclusive.
+    fn snapshot_version(&self, newest: Version) -> Version {
+        newest
+    }
+
+    /// As [`Kv::validates`].
+    fn validates(&self, _snapshot: Version) -> bool {
+        true
+    }
+
+    /// As [`Kv::disk_bytes`].
+    fn disk_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Makes everything durable and leaves the mark of a clean end.
+    ///
+    /// # Errors
+    /// As [`KvError`].
+    fn close(&self, _newest: Version) -> KvResult<()> {
+        Ok(())
+    }
+}
+
+/// An embedded engine: group commit over a storage.
+pub struct Group<S: Storage> {
+    pub(super) storage: S,
+    env: Env,
+    hook: OnceLock<BatchHook>,
+    queue: Mutex<Queue>,
+    core: Mutex<Core>,
+    /// Commit number of the newest version whose batch is applied.
+    published: AtomicU64,
+    /// Set once commits are over: why.
+    ended: OnceLock<KvError>,
+    closed: AtomicBool,
+    watchers: AtomicUsize,
+    /// Locked to wait for `news`, so that none is missed.
+    watch: Mutex<()>,
+    news: Condvar,
+}
+
+/// What only a leader changes.
+struct Core {
+    window: Window,
+    newest: Version,
+    reserved: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    led: bool,
+}
+
+/// A commit in the queue.
+struct Waiting {
+    prepared: Prepared,
+    seat: Arc<Seat>,
+}
+
+/// Where a caller waits.
+#[derive(Default)]
+struct Seat {
+    state: Mutex<Turn>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+enum Turn {
+    #[default]
+    Wait,
+    /// The caller is to lead; its own commit is at the head of the queue.
+    Lead,
+    Done(KvResult<Version>),
+}
+
+impl Seat {
+    fn set(&self, turn: Turn) {
+        *lock(&self.state) = turn;
+        self.changed.notify_one();
+    }
+}
+
+/// A batch with its commits validated and their results, ready to be written.
+struct Batch {
+    ops: Vec<Op>,
+    durability: Durability,
+    published: Vec<(Version, Option<OnPublish>)>,
+    results: Vec<KvResult<Version>>,
+}
+
+impl<S: Storage> Group<S> {
+    /// Commits over `storage`, whose newest version is `newest` and which has reserved
+    /// those below `reserved`.
+    pub(super) fn over(
+        storage: S,
+        env: Env,
+        newest: Version,
+        reserved: u64,
+        window_bytes: u64,
+    ) -> Self {
+        Self {
+            storage,
+            env,
+            hook: OnceLock::new(),
+            queue: Mutex::default(),
+            core: Mutex::new(Core { window: Window::new(newest, window_bytes), newest, reserved }),
+            published: AtomicU64::new(newest.commit()),
+            ended: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            watchers: AtomicUsize::new(0),
+            watch: Mutex::default(),
+            news: Condvar::new(),
+        }
+    }
+
+    fn usable(&self) -> KvResult<()> {
+        self.ended.get().map_or(Ok(()), |why| Err(why.clone()))
+    }
+
+    /// Ends all commits, those that wait included.
+    pub(super) fn end(&self, what: String) {
+        // The first reason stays.
+        self.ended.get_or_init(|| KvError::Unavailable { what });
+        self.wake_watchers();
+    }
+
+    fn wake_watchers(&self) {
+        if self.watchers.load(Ordering::SeqCst) > 0 {
+            drop(lock(&self.watch));
+            self.news.notify_all();
+        }
+    }
+
+    pub(super) fn at_now(&self) -> KvResult<At<S::View>> {
+        if self.closed.load(Ordering::Acquire) {
+            return self.usable().and(Err(KvError::Unavailable { what: "closed".into() }));
+        }
+        if !self.storage.exclusive() {
+            let core = lock(&self.core);
+            let version = self.storage.snapshot_version(core.newest);
+            return Ok(At { version, view: self.storage.view()? });
+        }
+        // G3
+        let version = Version::new(self.published.load(Ordering::Acquire), 0);
+        Ok(At { version, view: self.storage.view()? })
+    }
+
+    /// Queues a commit and gives its result.
+    pub(super) fn commit(&self, commit: Commit, deadline: Deadline) -> KvResult<Version> {
+        self.usable()?;
+        if self.env.remaining(deadline).is_err() {
+            return Err(timeout(deadline));
+        }
+        let prepared = Prepared::new(commit, &self.storage.limits())?;
+        let seat = Arc::new(Seat::default());
+        let mut queue = lock(&self.queue);
+        queue.waiting.push_back(Waiting { prepared, seat: Arc::clone(&seat) });
+        if std::mem::replace(&mut queue.led, true) {
+            drop(queue);
+            return self.wait(&seat, deadline);
+        }
+        drop(queue);
+        self.lead(&seat)
+    }
+
+    fn wait(&self, seat: &Arc<Seat>, deadline: Deadline) -> KvResult<Version> {
+        let mut turn = lock(&seat.state);
+        loop {
+            match &*turn {
+                Turn::Done(result) => return result.clone(),
+                Turn::Lead => {
+                    drop(turn);
+                    return self.lead(seat);
+                }
+                Turn::Wait => {}
+            }
+            let Ok(left) = self.env.remaining(deadline) else {
+                drop(turn);
+                return self.give_up(seat, deadline);
+            };
+            (turn, _) =
+                seat.changed.wait_timeout(turn, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The deadline has passed: out of the queue, where the commit is still there.
+    fn give_up(&self, seat: &Arc<Seat>, deadline: Deadline) -> KvResult<Version> {
+        let mut queue = lock(&self.queue);
+        // A turn to lead is given under the queue's lock.
+        let turn = std::mem::take(&mut *lock(&seat.state));
+        match turn {
+            Turn::Done(result) => return result,
+            Turn::Lead => {
+                drop(queue);
+                return self.lead(seat);
+            }
+            Turn::Wait => {}
+        }
+        match queue.waiting.iter().position(|waiting| Arc::ptr_eq(&waiting.seat, seat)) {
+            Some(at) => {
+                queue.waiting.remove(at);
+                Err(timeout(deadline))
+            }
+            None => Err(KvError::UnknownResult),
+        }
+    }
+
+    /// Commits a batch of which the caller at `seat` is the first.
+    fn lead(&self, seat: &Arc<Seat>) -> KvResult<Version> {
+        let (commits, seats) = self.take();
+        debug_assert!(seats.first().is_some_and(|first| Arc::ptr_eq(first, seat)));
+        let count = commits.len();
+        let results =
+            catch_unwind(AssertUnwindSafe(|| self.process(commits))).unwrap_or_else(|_| {
+                self.end("a commit ended in a panic".into());
+                vec![Err(KvError::UnknownResult); count]
+            });
+        self.hand_over();
+        let mut own = Err(KvError::UnknownResult);
+        for (to, result) in seats.iter().zip(results) {
+            if Arc::ptr_eq(to, seat) {
+                own = result;
+            } else {
+                to.set(Turn::Done(result));
+            }
+        }
+        own
+    }
+
+    /// Takes the next batch off the queue.
+    fn take(&self) -> (Vec<Prepared>, Vec<Arc<Seat>>) {
+        let mut queue = lock(&self.queue);
+        let (mut bytes, mut count) = (0, 0);
+        for waiting in &queue.waiting {
+            bytes += waiting.prepared.bytes;
+            if count > 0 && bytes > BATCH_BYTES {
+                break;
+            }
+            count += 1;
+        }
+        queue.waiting.drain(..count).map(|waiting| (waiting.prepared, waiting.seat)).unzip()
+    }
+
+    /// Makes the first in the queue the next leader.
+    fn hand_over(&self) {
+        let mut queue = lock(&self.queue);
+        match queue.waiting.front() {
+            Some(next) => next.seat.set(Turn::Lead),
+            None => queue.led = false,
+        }
+    }
+
+    /// Validates, applies and publishes; gives each commit's result.
+    fn process(&self, commits: Vec<Prepared>) -> Vec<KvResult<Version>> {
+        let mut core = lock(&self.core);
+        let count = commits.len();
+        if let Err(error) = self.usable().and_then(|()| self.reserve(&mut core, count)) {
+            return vec![Err(error); count];
+        }
+        crate::fault_point!("commit.before-validate");
+        let mut batch = self.validate(&mut core, commits);
+        if batch.published.is_empty() {
+            return batch.results;
+        }
+        if let Some(hook) = self.hook.get() {
+            let newest = core.newest;
+            batch.ops.extend(hook(newest).into_iter().map(|mutation| fill(mutation, newest)));
+        }
+        crate::fault_point!("commit.before-apply");
+        if let Err(error) = self.storage.apply(batch.ops, batch.durability) {
+            let error = self.applied_not(error);
+            for result in batch.results.iter_mut().filter(|result| result.is_ok()) {
+                *result = Err(error.clone());
+            }
+            return batch.results;
+        }
+        crate::fault_point!("commit.after-apply");
+        self.published.store(core.newest.commit(), Ordering::SeqCst);
+        crate::fault_point!("commit.before-publish");
+        for (version, call) in batch.published {
+            if let Some(call) = call {
+                publish(version, call);
+            }
+        }
+        self.wake_watchers();
+        batch.results
+    }
+
+    /// G2 for `count` more versions.
+    fn reserve(&self, core: &mut Core, count: usize) -> KvResult<()> {
+        let last = core.newest.commit().saturating_add(count as u64);
+        if last >= core.reserved {
+            let bound = last.saturating_add(RESERVED_VERSIONS);
+            self.storage.reserve(bound)?;
+            core.reserved = bound;
+        }
+        Ok(())
+    }
+
+    fn validate(&self, core: &mut Core, commits: Vec<Prepared>) -> Batch {
+        let mut batch = Batch {
+            ops: Vec::new(),
+            durability: Durability::Buffered,
+            published: Vec::with_capacity(commits.len()),
+            results: Vec::with_capacity(commits.len()),
+        };
+        for commit in commits {
+            if let Err(error) = core.window.check(commit.snapshot, &commit.reads) {
+                batch.results.push(Err(error));
+                continue;
+            }
+            let version = self.storage.next_version(core.newest);
+            debug_assert!(version > core.newest, "G1");
+            core.newest = version;
+            core.window.add(version, commit.writes);
+            batch.ops.extend(commit.mutations.into_iter().map(|m| fill(m, version)));
+            batch.durability = batch.durability.max(commit.durability);
+            batch.published.push((version, commit.on_publish));
+            batch.results.push(Ok(version));
+        }
+        batch
+    }
+
+    /// G5: ends the engine; the answer to the batch's callers.
+    fn applied_not(&self, error: ApplyError) -> KvError {
+        let (cause, answer) = match error {
+            ApplyError::Nothing(error) => (error.clone(), error),
+            ApplyError::Unknown(error) => (error, KvError::UnknownResult),
+        };
+        tracing::error!(%cause, "a batch could not be written; no more commits are taken");
+        self.end(format!("an earlier write failed: {cause}"));
+        answer
+    }
+
+    fn wait_for_change(
+        &self,
+        key: &[u8],
+        known: Option<&[u8]>,
+        deadline: Deadline,
+    ) -> KvResult<()> {
+        let mut guard = lock(&self.watch);
+        loop {
+            // A batch applied from here on finds the watcher counted, or is seen by the view.
+            if self.at_now()?.get(key)?.as_deref() != known {
+                return Ok(());
+            }
+            let left = self.env.remaining(deadline).map_err(|_| timeout(deadline))?;
+            (guard, _) =
+                self.news.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl<S: Storage> Kv for Group<S> {
+    fn name(&self) -> &'static str {
+        self.storage.name()
+    }
+
+    fn limits(&self) -> Limits {
+        self.storage.limits()
+    }
+
+    fn exclusive(&self) -> bool {
+        self.storage.exclusive()
+    }
+
+    fn recovered(&self) -> bool {
+        self.storage.recovered()
+    }
+
+    fn set_batch_hook(&self, hook: BatchHook) {
+        if self.storage.exclusive() && self.hook.set(hook).is_err() {
+            tracing::error!("the batch hook was set before; the first one stays");
+        }
+    }
+
+    fn snapshot(&self, _deadline: Deadline) -> KvResult<Box<dyn Snapshot + '_>> {
+        Ok(Box::new(self.at_now()?))
+    }
+
+    fn validates(&self, snapshot: Version) -> bool {
+        self.storage.validates(snapshot)
+    }
+
+    fn commit_at(&self, commit: Commit, deadline: Deadline) -> KvResult<Version> {
+        self.commit(commit, deadline)
+    }
+
+    fn transact(&self, deadline: Deadline, body: TxnBody<'_>) -> crate::Result<Option<Version>> {
+        retry::run(
+            &self.env,
+            deadline,
+            || self.ended.get().is_some(),
+            || {
+                let snapshot = self.at_now()?;
+                let mut txn = Overlay::new(&snapshot);
+                body(&mut txn)?;
+                let commit = txn.into_commit();
+                Ok(commit.map(|commit| self.commit(commit, deadline)).transpose()?)
+            },
+        )
+    }
+
+    fn watch(&self, key: &[u8], known: Option<&[u8]>, deadline: Deadline) -> KvResult<()> {
+        self.watchers.fetch_add(1, Ordering::SeqCst);
+        let result = self.wait_for_change(key, known, deadline);
+        self.watchers.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    fn disk_bytes(&self) -> Option<u64> {
+        self.storage.disk_bytes()
+    }
+
+    fn close(&self) -> KvResult<()> {
+        // No batch is under way while the core is locked, and later ones find the end.
+        let core = lock(&self.core);
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let failed = self.usable();
+        self.end("the store is closed".into());
+        failed?;
+        self.storage.close(core.newest)
+    }
+}
+
+/// A view and its version.
+pub(super) struct At<V> {
+    version: Version,
+    view: V,
+}
+
+impl<V: Reads> Reads for At<V> {
+    fn get(&self, key: &[u8]) -> KvResult<Option<Bytes>> {
+        self.view.get(key)
+    }
+
+    fn get_many(&self, keys: &[Key]) -> KvResult<Vec<Option<Bytes>>> {
+        self.view.get_many(keys)
+    }
+
+    fn scan(&self, scan: &Scan) -> KvResult<Vec<Entry>> {
+        self.view.scan(scan)
+    }
+
+    fn scan_many(&self, scans: &[Scan]) -> KvResult<Vec<Vec<Entry>>> {
+        self.view.scan_many(scans)
+    }
+}
+
+impl<V: Reads + Send> Snapshot for At<V> {
+    fn version(&self) -> Version {
+        self.version
+    }
+}
+
+/// One call of [`OnPublish`]: a panic in it is its owner's bug and no reason to leave
+/// other callers waiting.
+fn publish(version: Version, call: OnPublish) {
+    if catch_unwind(AssertUnwindSafe(|| call(version))).is_err() {
+        tracing::error!(%version, "what was to be done at the publication of a commit panicked");
+    }
+}
+
+pub(super) const fn timeout(deadline: Deadline) -> KvError {
+    KvError::Timeout { after: deadline.timeout() }
+}
+
+/// A lock whose holder may have panicked: what it guards is consistent at every step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

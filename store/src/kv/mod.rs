@@ -17,8 +17,11 @@ pub mod fdb;
 pub mod fjall;
 mod group;
 pub mod mem;
+mod prepare;
+mod retry;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod txn;
 
 use std::ops::Range;
 
