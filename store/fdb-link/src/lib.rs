@@ -19,4 +19,4 @@ mod network;
 pub use library::{
     API_VERSION, LIBRARY_NAME, LIBRARY_VARIABLE, LoadError, Loaded, default_library, load, loaded,
 };
-pub use network::{Forked, NetworkError, check, start};
+pub use network::{Forked, NetworkError, Started, check, start};

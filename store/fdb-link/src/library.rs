@@ -2,7 +2,7 @@
 
 use std::env;
 use std::error::Error as _;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -30,8 +30,6 @@ unsafe extern "C" {
 pub struct Loaded {
     /// The name or path under which it was opened.
     pub library: PathBuf,
-    /// Its version, such as `7.3.79`.
-    pub version: String,
     /// The newest API version that it offers.
     pub max_api_version: i32,
 }
@@ -126,7 +124,6 @@ fn open(path: &Path) -> Result<Loaded, LoadError> {
     if max_api_version < API_VERSION {
         return Err(LoadError::TooOld { library: path.to_path_buf(), offered: max_api_version });
     }
-    let version = client_version(&library, path)?;
     let targets = NAMES
         .iter()
         .map(|name| find(&library, path, name))
@@ -141,7 +138,7 @@ fn open(path: &Path) -> Result<Loaded, LoadError> {
     for (slot, target) in table.iter().zip(targets) {
         slot.store(target, Ordering::Release);
     }
-    Ok(Loaded { library: path.to_path_buf(), version, max_api_version })
+    Ok(Loaded { library: path.to_path_buf(), max_api_version })
 }
 
 fn find(library: &Library, path: &Path, name: &CStr) -> Result<*mut c_void, LoadError> {
@@ -164,24 +161,6 @@ fn max_api_version(library: &Library, path: &Path) -> Result<i32, LoadError> {
         unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> c_int>(address) };
     // SAFETY: as above.
     Ok(unsafe { function() })
-}
-
-/// The first part of `7.3.79,<commit>,<protocol>`.
-fn client_version(library: &Library, path: &Path) -> Result<String, LoadError> {
-    let address = find(library, path, c"fdb_get_client_version")?;
-    // SAFETY: the header declares `const char* fdb_get_client_version()`, and
-    // it may be called before the API version is selected.
-    let function = unsafe {
-        std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> *const c_char>(address)
-    };
-    // SAFETY: as above.
-    let text = unsafe { function() };
-    if text.is_null() {
-        return Ok(String::new());
-    }
-    // SAFETY: the function answers a string constant of the library.
-    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-    Ok(text.split(',').next().unwrap_or_default().to_owned())
 }
 
 /// What the loader said, without the path that it repeats at the front.

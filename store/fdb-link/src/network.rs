@@ -1,9 +1,10 @@
 //! FoundationDB's network thread: one for the life of the process, started by the
 //! first store that needs it and stopped when the process exits.
 
+use std::ffi::{CStr, c_char};
 use std::panic::catch_unwind;
 use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -15,6 +16,19 @@ use crate::library::{LoadError, Loaded, load};
 
 /// How long the process's exit waits for the network thread.
 const EXIT_WAIT: Duration = Duration::from_secs(2);
+
+unsafe extern "C" {
+    fn fdb_get_client_version() -> *const c_char;
+}
+
+/// FoundationDB's client, in use in this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// The library.
+    pub loaded: Loaded,
+    /// Its version, such as `7.3.79`.
+    pub version: String,
+}
 
 /// The process was forked from one that uses FoundationDB, whose threads and
 /// connections the fork did not take along.
@@ -62,13 +76,16 @@ pub enum NetworkError {
 /// which in a forked child may be held by a thread that is not there.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
+/// How often the library was used, about.
+static USES: AtomicU64 = AtomicU64::new(1);
+
 static NETWORK: Mutex<State> = Mutex::new(State::Idle);
 
 enum State {
     Idle,
     Running {
-        loaded: Loaded,
-        stop: Option<NetworkStop>,
+        started: Started,
+        stop: NetworkStop,
         thread: Running,
     },
     /// The API version can be selected once only: this answer is final.
@@ -86,11 +103,11 @@ struct Running {
 ///
 /// # Errors
 /// [`NetworkError`]. Where only the library is missing the next call tries again.
-pub fn start() -> Result<Loaded, NetworkError> {
+pub fn start() -> Result<Started, NetworkError> {
     check()?;
     let mut state = lock(&NETWORK);
     match &*state {
-        State::Running { loaded, .. } => return Ok(loaded.clone()),
+        State::Running { started, .. } => return Ok(started.clone()),
         State::Failed(error) => return Err(error.clone()),
         State::Stopped => return Err(exiting()),
         State::Idle => {}
@@ -99,8 +116,9 @@ pub fn start() -> Result<Loaded, NetworkError> {
     OWNER.store(process::id(), Ordering::Release);
     match boot() {
         Ok((stop, thread)) => {
-            *state = State::Running { loaded: loaded.clone(), stop: Some(stop), thread };
-            Ok(loaded)
+            let started = Started { loaded, version: client_version() };
+            *state = State::Running { started: started.clone(), stop, thread };
+            Ok(started)
         }
         Err(error) => {
             *state = State::Failed(error.clone());
@@ -117,22 +135,39 @@ pub fn start() -> Result<Loaded, NetworkError> {
 pub fn check() -> Result<(), Forked> {
     let parent = OWNER.load(Ordering::Acquire);
     let child = process::id();
-    if parent == 0 || parent == child { Ok(()) } else { Err(Forked { parent, child }) }
+    if parent == 0 {
+        return Ok(());
+    }
+    if parent != child {
+        return Err(Forked { parent, child });
+    }
+    if USES.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+        stop_before_others();
+    }
+    Ok(())
+}
+
+/// Makes [`stop_at_exit`] the first of the process's exit handlers, for now.
+///
+/// The library makes some of its globals when it first needs them, and an exit handler for
+/// each then. Exit handlers run from the last one to the first, and a network that stops, or
+/// runs, after those globals are gone crashes the process. So the handler is set anew as the
+/// library is used, less and less often: when nothing was new for long, nothing is to come.
+fn stop_before_others() {
+    // SAFETY: the handler is a plain function of this library; where the library is
+    // unloaded before the process ends, the C library runs it then. Without memory for
+    // one more handler the earlier ones do.
+    let _ = unsafe { libc::atexit(stop_at_exit) };
 }
 
 fn boot() -> Result<(NetworkStop, Running), NetworkError> {
     let refused = |step| move |error: FdbError| refusal(step, error);
     let builder = FdbApiBuilder::default().build().map_err(refused("the API version"))?;
     let (runner, wait) = builder.build().map_err(refused("to set up its network"))?;
-    // SAFETY: the handler is a plain function of this library; where the library
-    // is unloaded before the process ends, the C library runs it then.
-    let registered = unsafe { libc::atexit(stop_at_exit) };
-    if registered != 0 {
-        return Err(NetworkError::NoThread { reason: "no exit handler can be set".to_owned() });
-    }
     let ended = Arc::new((Mutex::new(false), Condvar::new()));
     let handle = spawn(runner, Arc::clone(&ended))?;
     let stop = NetworkWait::wait(wait);
+    stop_before_others();
     Ok((stop, Running { ended, handle: Some(handle) }))
 }
 
@@ -166,9 +201,7 @@ fn spawn(
     spawned.map_err(|error| NetworkError::NoThread { reason: error.to_string() })
 }
 
-/// Stops the network before the library's own exit handlers run, which were set
-/// earlier and so run later. A thread that outlived them would crash the process
-/// at its end.
+/// Stops the network, and waits for its end a little; what is called again does nothing.
 extern "C" fn stop_at_exit() {
     // A panic must not cross into C; nothing here is known to panic.
     let _ = catch_unwind(|| {
@@ -180,17 +213,26 @@ extern "C" fn stop_at_exit() {
         else {
             return;
         };
-        let stopped = stop.is_none_or(|stop| stop.stop().is_ok());
+        // Asked for by a new thread: what the library keeps for each thread is gone for
+        // this one, whose destructors ran before its exit handlers.
+        let stopper = thread::Builder::new().spawn(move || stop.stop().is_ok());
         let (flag, condition) = &*thread.ended;
         let waited = condition.wait_timeout_while(lock(flag), EXIT_WAIT, |ended| !*ended);
         let ended = waited.is_ok_and(|(ended, _)| *ended);
-        if stopped
-            && ended
-            && let Some(handle) = thread.handle.take()
-        {
+        if ended && let Some(handle) = thread.handle.take() {
             let _ = handle.join();
+            let _ = stopper.map(JoinHandle::join);
         }
     });
+}
+
+/// The first part of `7.3.79,<commit>,<protocol>`. The library knows no answer before the
+/// API version is selected.
+fn client_version() -> String {
+    // SAFETY: declared as in the library's header, and answers a string that the library
+    // keeps for good.
+    let text = unsafe { CStr::from_ptr(fdb_get_client_version()) }.to_string_lossy();
+    text.split(',').next().unwrap_or_default().to_owned()
 }
 
 fn refusal(step: &'static str, error: FdbError) -> NetworkError {

@@ -1,52 +1,54 @@
-//! The `foundationdb` crate through the jumps, against a real client library.
-//! Without one (or without a cluster, for the second half) it says so and passes.
-//! One test, since library and network are one for the whole process.
+//! The `foundationdb` crate through the jumps, against a real client library; ignored where
+//! there is none. The store's tests do the same against a cluster.
 
 #![allow(unsafe_code)] // The test forks.
-#![allow(clippy::unwrap_used)] // As in every test; the lint does not know the helpers as such.
+#![allow(clippy::unwrap_used)] // Test code throughout.
 
-use std::env;
-use std::future::Future;
 use std::path::Path;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::process::ExitCode;
 
+use foundationdb::Database;
 use foundationdb::api::get_max_api_version;
-use foundationdb::{Database, FdbResult};
-use interleaf_fdb_link::{API_VERSION, LIBRARY_VARIABLE, check, load, loaded, start};
+use foundationdb::options::TransactionOption;
+use interleaf_fdb_link::{API_VERSION, Loaded, check, load, loaded, start};
+use libtest_mimic::{Arguments, Trial};
 
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
+fn main() -> ExitCode {
+    let library = load(None);
+    if let Err(error) = &library {
+        println!("skipped: no FoundationDB: {error}");
     }
+    let none = library.is_err();
+    // One test, since library and network are one for the whole process.
+    let trial = Trial::test("the_crate_calls_the_loaded_library", move || {
+        the_crate_calls_the_loaded_library(&library?);
+        Ok(())
+    });
+    libtest_mimic::run(&Arguments::from_args(), vec![trial.with_ignored_flag(none)]).exit_code()
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
+fn the_crate_calls_the_loaded_library(library: &Loaded) {
+    assert!(library.max_api_version >= API_VERSION);
+    assert_eq!(get_max_api_version(), library.max_api_version);
+    // The first one stays, whatever is asked for later.
+    assert_eq!(load(Some(Path::new("another"))).as_ref(), Ok(library));
+    assert_eq!(loaded().as_ref(), Some(library));
 
-async fn set_and_get(cluster: &str) -> FdbResult<()> {
-    let database = Database::from_path(cluster)?;
-    let write = database.create_trx()?;
-    write.set(b"interleaf-fdb-link/test", b"value");
-    write.commit().await?;
-    let read = database.create_trx()?;
-    let value = read.get(b"interleaf-fdb-link/test", false).await?;
-    assert_eq!(value.as_deref(), Some(&b"value"[..]));
-    read.clear(b"interleaf-fdb-link/test");
-    read.commit().await?;
-    Ok(())
+    let started = start().unwrap();
+    assert_eq!(started.loaded, *library);
+    assert!(started.version.starts_with(|c: char| c.is_ascii_digit()), "{started:?}");
+    assert_eq!(start(), Ok(started));
+    assert_fork_is_noticed();
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fdb.cluster");
+    std::fs::write(&file, "test:test@127.0.0.1:1\n").unwrap();
+    let database = Database::from_path(file.to_str().unwrap()).unwrap();
+    let transaction = database.create_trx().unwrap();
+    transaction.set_option(TransactionOption::Timeout(1000)).unwrap();
+    transaction.set(b"key", b"value");
+    // As an engine does before every use.
+    assert_eq!(check(), Ok(()));
 }
 
 /// A forked child is refused, and its exit does not wait for a thread it lacks.
@@ -54,7 +56,7 @@ fn assert_fork_is_noticed() {
     // SAFETY: the child calls `check` and exits; it touches no lock.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let refused = check().is_err();
+        let refused = check().is_err() && start().is_err();
         // SAFETY: ends the child with its exit handlers, the one under test among them.
         unsafe { libc::exit(if refused { 7 } else { 8 }) };
     }
@@ -62,31 +64,4 @@ fn assert_fork_is_noticed() {
     // SAFETY: waits for the child made above.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert_eq!(libc::WEXITSTATUS(status), 7);
-}
-
-#[test]
-fn the_crate_calls_the_loaded_library() {
-    let library = match load(None) {
-        Ok(library) => library,
-        Err(error) => {
-            assert!(env::var_os(LIBRARY_VARIABLE).is_none(), "{error}");
-            assert!(start().is_err());
-            println!("skipped: no FoundationDB: {error}");
-            return;
-        }
-    };
-    assert!(library.version.starts_with(|c: char| c.is_ascii_digit()), "{library:?}");
-    assert!(library.max_api_version >= API_VERSION);
-    assert_eq!(get_max_api_version(), library.max_api_version);
-    // The first one stays, whatever is asked for later.
-    assert_eq!(load(Some(Path::new("another"))), Ok(library.clone()));
-    assert_eq!(loaded(), Some(library.clone()));
-
-    assert_eq!(start(), Ok(library.clone()));
-    assert_eq!(start(), Ok(library));
-    assert_fork_is_noticed();
-    match env::var("FDB_CLUSTER_FILE") {
-        Ok(cluster) => block_on(set_and_get(&cluster)).unwrap(),
-        Err(_) => println!("skipped: FDB_CLUSTER_FILE names no cluster"),
-    }
 }

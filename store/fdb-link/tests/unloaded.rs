@@ -71,7 +71,6 @@ fn nothing_is_called_and_every_failure_names_the_library() {
         dir.path(),
         "partial",
         "int fdb_get_max_api_version(void) { return 740; }\n\
-         const char* fdb_get_client_version(void) { return \"7.4.1,abc,def\"; }\n\
          int fdb_create_database(const char* f, void** d) { return 4000; }\n",
     );
     let error = load(Some(&partial)).unwrap_err();

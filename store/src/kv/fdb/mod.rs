@@ -70,13 +70,13 @@ impl FdbKv {
         // Looked at here, since the client library waits for a file that is not there.
         std::fs::File::open(cluster_file).map_err(|error| of_file(&error))?;
         let path = cluster_file.to_str().ok_or_else(|| of_file(&"the path is not UTF-8"))?;
-        let loaded = interleaf_fdb_link::start().map_err(|error| match error {
+        let client = interleaf_fdb_link::start().map_err(|error| match error {
             interleaf_fdb_link::NetworkError::Forked(forked) => {
                 Error::Unavailable { what: forked.to_string() }
             }
             other => io(other.to_string()),
         })?;
-        tracing::debug!(library = %loaded.library.display(), version = loaded.version,
+        tracing::debug!(library = %client.loaded.library.display(), version = client.version,
             "FoundationDB's client library");
         let database = Database::from_path(path).map_err(|error| of_file(&error))?;
         let closed = AtomicBool::new(false);
