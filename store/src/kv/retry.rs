@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(run_with(10_000, false, &passing), (Ok(()), 5));
         assert_eq!(run_with(10_000, true, std::slice::from_ref(&gone)), (Err(gone.into()), 1));
         let broken = KvError::Corrupt { what: "x".into() };
-        assert_eq!(run_with(10_000, false, &[broken.clone()]), (Err(broken.into()), 1));
+        assert_eq!(run_with(10_000, false, std::slice::from_ref(&broken)), (Err(broken.into()), 1));
     }
 
     #[test]
