@@ -18,6 +18,7 @@
 
 pub mod api;
 pub mod codec;
+pub(crate) mod dir_lock;
 pub mod env;
 mod error;
 #[macro_use]

@@ -61,14 +61,14 @@ impl RangeSet {
     }
 
     /// The first range that ends after `key`, and those behind it.
-    fn from_key(&self, key: &[u8]) -> &[KeyRange] {
+    fn ending_after(&self, key: &[u8]) -> &[KeyRange] {
         let at = self.0.partition_point(|range| range.end.as_slice() <= key);
         self.0.get(at..).unwrap_or_default()
     }
 
     /// Whether one of the ranges meets `range`.
     fn meets(&self, range: &KeyRange) -> bool {
-        self.from_key(&range.start).first().is_some_and(|first| first.start < range.end)
+        self.ending_after(&range.start).first().is_some_and(|first| first.start < range.end)
     }
 }
 

@@ -1,1 +1,306 @@
-//! The fjall module.
+//! The embedded engine on disk: fjall, a log-structured tree.
+//!
+//! In the store's directory: `LOCK` (see [`DirLock`]) and `fjall/`, fjall's own files,
+//! with the keyspaces `records`, `content` (keys that begin with `c`) and `engine`:
+//!
+//! | key in `engine` | value |
+//! |---|---|
+//! | `reserved` | schema version 1 (1), bound (8): versions below it may have been issued |
+//! | `clean` | schema version 1 (1), newest version issued (8); only after a clean end |
+//!
+//! # Durability
+//! A batch is one entry of fjall's journal. Buffered: handed to the operating system
+//! before it is acknowledged; without that it would stay in this process and die with it.
+//! Synced: `fdatasync`, which includes the file's size and the blocks given to it, that is
+//! all that is needed to read the batch back.
+//!
+//! # Versions (rule 10 of the protocol)
+//! Before a version is issued a bound above it is written with fsync, in steps of
+//! [`RESERVED_VERSIONS`]. Where the last process left no mark of a clean end, versions go
+//! on from the bound: none is issued twice, whatever was lost.
+
+mod error;
+mod journal;
+mod view;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use self::error::{guarded, kv_error, open_error};
+use self::view::{BULK_BUFFER_BYTES, RECORDS_BUFFER_BYTES, Spaces, View};
+use super::group::{ApplyError, Group, RESERVED_VERSIONS, Storage, WINDOW_BYTES};
+use super::mem::LIMITS;
+use super::prepare::Op;
+use super::{Durability, Key, KvError, KvResult, Limits};
+use crate::codec::{Reader, Writer};
+use crate::dir_lock::DirLock;
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::types::Version;
+
+/// fjall's own directory in the store's.
+const FILES: &str = "fjall";
+
+/// Schema version of the values in the keyspace `engine`.
+const SCHEMA: u8 = 1;
+const RESERVED: &[u8] = b"reserved";
+const CLEAN: &[u8] = b"clean";
+
+/// Bytes of journals that fjall keeps before it writes out what holds them: the least it
+/// takes.
+const JOURNALS_BYTES: u64 = 64 << 20;
+
+/// Least block cache, in bytes.
+const LEAST_CACHE_BYTES: u64 = 8 << 20;
+
+/// What the write buffers may take at worst, in bytes: each keyspace's own and four that
+/// are being written out.
+const BUFFERS_BYTES: u64 = 5 * (RECORDS_BUFFER_BYTES + BULK_BUFFER_BYTES);
+
+/// The embedded engine on disk.
+pub type FjallEngine = Group<FjallStorage>;
+
+impl FjallEngine {
+    /// Opens the store in the directory `path`, creating it where it is absent, and locks
+    /// it to this process. Of `memory_bytes`, the most that the engine takes for its block
+    /// cache and write buffers, the latter may need 90 MiB and the cache gets the rest, at
+    /// least 8 MiB.
+    ///
+    /// # Errors
+    /// `Locked` where another process holds it; `FormatVersion` for files of an unknown
+    /// version, `Corrupt` for damaged ones, `Io`.
+    pub fn open(path: &Path, memory_bytes: u64, env: Env) -> Result<Self> {
+        let io = |e: std::io::Error| Error::Io { what: format!("{}: {e}", path.display()) };
+        std::fs::create_dir_all(path).map_err(io)?;
+        let lock = DirLock::acquire(path)?;
+        let files = path.join(FILES);
+        remove_unfinished(&files)?;
+        let db = open_files(&files, memory_bytes)?;
+        let (storage, newest, bound) = FjallStorage::over(db, files, lock)?;
+        Ok(Self::over(storage, env, newest, bound, WINDOW_BYTES))
+    }
+}
+
+/// Removes what a process left that died while it created the store: before the version
+/// marker is written there is no keyspace, and nothing was ever acknowledged.
+fn remove_unfinished(files: &Path) -> Result<()> {
+    let io = |e: std::io::Error| Error::Io { what: format!("{}: {e}", files.display()) };
+    if !files.try_exists().map_err(io)? || files.join("version").try_exists().map_err(io)? {
+        return Ok(());
+    }
+    let keyspaces = files.join("keyspaces");
+    if keyspaces.try_exists().map_err(io)?
+        && std::fs::read_dir(&keyspaces).map_err(io)?.next().is_some()
+    {
+        let what = format!("{}: the engine's version marker is missing", files.display());
+        return Err(Error::Corrupt { what });
+    }
+    std::fs::remove_dir_all(files).map_err(io)
+}
+
+fn open_files(files: &Path, memory_bytes: u64) -> Result<Database> {
+    let name = files.display().to_string();
+    let open = || {
+        catch_unwind(AssertUnwindSafe(|| {
+            Database::builder(files)
+                .cache_size(memory_bytes.saturating_sub(BUFFERS_BYTES).max(LEAST_CACHE_BYTES))
+                .max_journaling_size(JOURNALS_BYTES)
+                .journal_compression(CompressionType::None)
+                .open()
+        }))
+        .map_err(|_| Error::Corrupt { what: format!("{name}: the engine panicked on opening") })
+    };
+    let error = match open()? {
+        Ok(db) => return Ok(db),
+        Err(error) => error,
+    };
+    if !matches!(error, fjall::Error::JournalRecovery(_)) {
+        return Err(open_error(&name, &error));
+    }
+    let cut = journal::cut_torn_end(files)
+        .map_err(|e| Error::Io { what: format!("{name}: repairing the journal: {e}") })?;
+    let Some(bytes) = cut else { return Err(open_error(&name, &error)) };
+    tracing::warn!(%name, bytes, %error, "the journal's end was written in part; cut off");
+    open()?.map_err(|error| open_error(&name, &error))
+}
+
+/// fjall under a [`FjallEngine`].
+pub struct FjallStorage {
+    db: Database,
+    spaces: Spaces,
+    engine: Keyspace,
+    files: PathBuf,
+    recovered: bool,
+    // Dropped last, as fields are in their order.
+    _lock: DirLock,
+}
+
+impl FjallStorage {
+    /// Takes over an opened database; gives the newest version issued and the bound of
+    /// those reserved.
+    fn over(db: Database, files: PathBuf, lock: DirLock) -> Result<(Self, Version, u64)> {
+        let name = files.display().to_string();
+        let (spaces, engine, empty, reserved, clean) = guarded(&name, || {
+            let spaces = Spaces::open(&db)?;
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(1 << 20);
+            let engine = db.keyspace("engine", options)?;
+            let (reserved, clean) = (engine.get(RESERVED)?, engine.get(CLEAN)?);
+            let empty = spaces.is_empty()?;
+            Ok((spaces, engine, empty, reserved, clean))
+        })?;
+        let number =
+            |value: Option<fjall::Slice>, what| value.map(|v| decode(&v, what)).transpose();
+        let reserved = number(reserved, "the engine's bound of versions")?;
+        let clean = number(clean, "the engine's mark of a clean end")?;
+        let newest = match (reserved, clean) {
+            (Some(bound), Some(newest)) if newest < bound => newest,
+            (Some(bound), None) if bound > 0 => bound - 1,
+            (None, None) if empty => 0,
+            _ => {
+                let what = format!("{name}: the engine's bound of versions is missing or wrong");
+                return Err(Error::Corrupt { what });
+            }
+        };
+        let recovered = reserved.is_some() && clean.is_none();
+        let storage = Self { db, spaces, engine, files, recovered, _lock: lock };
+        // The mark goes with the same write: from here on this process is the last one.
+        let bound = newest.saturating_add(RESERVED_VERSIONS);
+        storage.reserve(bound)?;
+        Ok((storage, Version::new(newest, 0), bound))
+    }
+
+    /// Writes to the keyspace `engine`, durably.
+    fn record(&self, bound: u64, clean: Option<u64>) -> KvResult<()> {
+        guarded("recording versions", || {
+            let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+            batch.insert(&self.engine, RESERVED, encode(bound));
+            match clean {
+                Some(newest) => batch.insert(&self.engine, CLEAN, encode(newest)),
+                None => batch.remove(&self.engine, CLEAN),
+            }
+            batch.commit()
+        })
+    }
+
+    /// What `ops` come to, key by key: several commits of one batch may write one key.
+    fn outcome(&self, ops: Vec<Op>) -> KvResult<BTreeMap<Key, Option<Bytes>>> {
+        let mut outcome = BTreeMap::new();
+        for op in ops {
+            match op {
+                Op::Put(key, value) => {
+                    outcome.insert(key, Some(value));
+                }
+                Op::Delete(key) => {
+                    outcome.insert(key, None);
+                }
+                Op::DeleteRange(range) => {
+                    outcome.retain(|key, _| !range.contains(key));
+                    for key in self.view()?.keys(&range.start, &range.end)? {
+                        outcome.insert(key.into(), None);
+                    }
+                }
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+fn encode(number: u64) -> Vec<u8> {
+    let mut value = Writer::with_capacity(9);
+    value.u8(SCHEMA).u64(number);
+    value.finish()
+}
+
+fn decode(value: &[u8], what: &'static str) -> Result<u64> {
+    let mut reader = Reader::new(value, what);
+    let schema = reader.u8()?;
+    if schema != SCHEMA {
+        let (found, known) = (u32::from(schema), u32::from(SCHEMA));
+        return Err(Error::FormatVersion { what: what.into(), found, known });
+    }
+    let number = reader.u64()?;
+    reader.end()?;
+    Ok(number)
+}
+
+impl Storage for FjallStorage {
+    type View = View;
+
+    fn name(&self) -> &'static str {
+        "fjall"
+    }
+
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    fn recovered(&self) -> bool {
+        self.recovered
+    }
+
+    fn view(&self) -> KvResult<View> {
+        Ok(View::new(&self.db, &self.spaces))
+    }
+
+    fn apply(&self, ops: Vec<Op>, durability: Durability) -> Result<(), ApplyError> {
+        const WHAT: &str = "writing a batch";
+        let outcome = self.outcome(ops).map_err(ApplyError::Nothing)?;
+        let mode = match durability {
+            Durability::Buffered => PersistMode::Buffer,
+            Durability::Synced => PersistMode::SyncData,
+        };
+        let mut batch = self.db.batch().durability(Some(mode));
+        for (key, value) in outcome {
+            let space = self.spaces.of(&key);
+            match value {
+                Some(value) => batch.insert(space, key, value),
+                None => batch.remove(space, key),
+            }
+        }
+        match catch_unwind(AssertUnwindSafe(|| batch.commit())) {
+            Ok(Ok(())) => Ok(()),
+            // Refused before anything is written.
+            Ok(Err(e @ fjall::Error::Poisoned)) => Err(ApplyError::Nothing(kv_error(WHAT, &e))),
+            Ok(Err(e)) => Err(ApplyError::Unknown(kv_error(WHAT, &e))),
+            Err(_) => {
+                let what = format!("{WHAT}: the engine panicked");
+                Err(ApplyError::Unknown(KvError::Corrupt { what }))
+            }
+        }
+    }
+
+    fn reserve(&self, bound: u64) -> KvResult<()> {
+        self.record(bound, None)
+    }
+
+    /// Bytes given to the files, which are sparse.
+    fn disk_bytes(&self) -> Option<u64> {
+        allocated(&self.files).ok()
+    }
+
+    fn close(&self, newest: Version) -> KvResult<()> {
+        self.record(newest.commit().saturating_add(1), Some(newest.commit()))
+    }
+}
+
+fn allocated(directory: &Path) -> std::io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+
+    /// What `stat` counts blocks in, in bytes.
+    const BLOCK_BYTES: u64 = 512;
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        // A file that compaction has just removed takes nothing.
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() {
+            bytes += allocated(&entry.path())?;
+        }
+        bytes += metadata.blocks() * BLOCK_BYTES;
+    }
+    Ok(bytes)
+}

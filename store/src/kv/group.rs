@@ -224,6 +224,19 @@ impl<S: Storage> Group<S> {
         self.wake_watchers();
     }
 
+    /// Whether commits are over.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get().is_some()
+    }
+
+    /// Ends commits and reads, between two batches, and leaves no mark of it.
+    #[cfg(feature = "sim")]
+    pub(super) fn kill(&self, what: &str) {
+        let _core = lock(&self.core);
+        self.end(what.to_owned());
+        self.closed.store(true, Ordering::Release);
+    }
+
     fn wake_watchers(&self) {
         if self.watchers.load(Ordering::SeqCst) > 0 {
             drop(lock(&self.watch));

@@ -128,6 +128,34 @@ impl Shared {
     }
 }
 
+#[cfg(feature = "sim")]
+impl MemStorage {
+    /// Reads of now.
+    pub(super) fn now(&self) -> View {
+        self.shared.view()
+    }
+
+    /// A storage of what a view at `batch` sees, which is still kept apart.
+    pub(super) fn copy_at(&self, batch: u64) -> Self {
+        let data = read(&self.shared.data);
+        let keep = |(key, values): (&Bytes, &Vec<Versioned>)| {
+            visible(values, batch).map(|value| (key.clone(), vec![(0, Some(value.clone()))]))
+        };
+        let values = data.values.iter().filter_map(keep).collect();
+        let copy = Self::default();
+        write(&copy.shared.data).values = values;
+        copy
+    }
+}
+
+#[cfg(feature = "sim")]
+impl View {
+    /// The batch up to which it sees.
+    pub(super) const fn batch(&self) -> u64 {
+        self.batch
+    }
+}
+
 /// Reads of the moment at which it was taken.
 #[derive(Debug)]
 pub struct View {

@@ -66,7 +66,10 @@ pub(super) fn fill(mutation: Mutation, version: Version) -> Op {
 }
 
 /// The bytes of a commit.
-fn check(commit: &Commit, limits: &Limits) -> KvResult<u64> {
+///
+/// # Errors
+/// `TooLarge`, naming the limit.
+pub(super) fn check(commit: &Commit, limits: &Limits) -> KvResult<u64> {
     let within = |what: &'static str, size: usize, limit: usize| {
         if size <= limit {
             return Ok(size as u64);

@@ -42,7 +42,7 @@ pub(super) fn run<T>(
 }
 
 /// Whether another run may end otherwise.
-const fn retryable(error: &KvError) -> bool {
+pub(super) const fn retryable(error: &KvError) -> bool {
     match error {
         KvError::Conflict
         | KvError::TooOld
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(run_with(10_000, false, &passing), (Ok(()), 5));
         assert_eq!(run_with(10_000, true, std::slice::from_ref(&gone)), (Err(gone.into()), 1));
         let broken = KvError::Corrupt { what: "x".into() };
-        assert_eq!(run_with(10_000, false, &[broken.clone()]), (Err(broken.into()), 1));
+        assert_eq!(run_with(10_000, false, std::slice::from_ref(&broken)), (Err(broken.into()), 1));
     }
 
     #[test]

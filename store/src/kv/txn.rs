@@ -120,6 +120,20 @@ impl Reads for Overlay<'_> {
         self.base.get(key)
     }
 
+    /// What is not written here is fetched in one go.
+    fn get_many(&self, keys: &[Key]) -> KvResult<Vec<Option<Bytes>>> {
+        let shows = |key: &&Key| !self.own.contains_key(*key) && !self.is_deleted(key);
+        let shown: Vec<Key> = keys.iter().filter(shows).cloned().collect();
+        self.reads.borrow_mut().extend(shown.iter().map(|key| point(key)));
+        let mut fetched = self.base.get_many(&shown)?.into_iter();
+        let value = |key: &Key| match self.own.get(key) {
+            Some(own) => own.clone(),
+            None if self.is_deleted(key) => None,
+            None => fetched.next().flatten(),
+        };
+        Ok(keys.iter().map(value).collect())
+    }
+
     fn scan(&self, scan: &Scan) -> KvResult<Vec<Entry>> {
         if scan.limit == 0 || scan.range.start >= scan.range.end {
             return Ok(Vec::new());
@@ -136,18 +150,35 @@ impl Reads for Overlay<'_> {
         entries.extend(own.into_iter().filter_map(put));
         entries.sort_unstable_by(|a, b| if scan.reverse { b.0.cmp(&a.0) } else { a.0.cmp(&b.0) });
         entries.truncate(scan.limit);
-        // Beyond the last entry given, a scan that was full has seen nothing.
-        let mut seen = scan.range.clone();
-        if let Some((key, _)) = entries.last().filter(|_| entries.len() == scan.limit) {
-            if scan.reverse {
-                seen.start = key.to_vec();
-            } else {
-                seen.end = after(key);
-            }
-        }
-        self.reads.borrow_mut().push(seen);
+        self.reads.borrow_mut().push(seen(scan, &entries));
         Ok(entries)
     }
+
+    /// Where nothing is written here, all are fetched in one go.
+    fn scan_many(&self, scans: &[Scan]) -> KvResult<Vec<Vec<Entry>>> {
+        if !self.own.is_empty() || !self.deleted.is_empty() {
+            return scans.iter().map(|scan| self.scan(scan)).collect();
+        }
+        let found = self.base.scan_many(scans)?;
+        let ranges = scans.iter().zip(&found).map(|(scan, entries)| seen(scan, entries));
+        self.reads.borrow_mut().extend(ranges.filter(|range| range.start < range.end));
+        Ok(found)
+    }
+}
+
+/// What a scan has seen: beyond the last entry given, one that was full nothing.
+fn seen(scan: &Scan, entries: &[Entry]) -> KeyRange {
+    let mut seen = scan.range.clone();
+    if scan.limit == 0 {
+        seen.end.clone_from(&seen.start);
+    } else if let Some((key, _)) = entries.last().filter(|_| entries.len() == scan.limit) {
+        if scan.reverse {
+            seen.start = key.to_vec();
+        } else {
+            seen.end = after(key);
+        }
+    }
+    seen
 }
 
 impl Txn for Overlay<'_> {
@@ -174,5 +205,54 @@ impl Txn for Overlay<'_> {
 
     fn on_publish(&mut self, call: OnPublish) {
         self.on_publish = Some(call);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Kv;
+    use super::super::mem::MemEngine;
+    use super::*;
+    use crate::env::Env;
+
+    fn entries(keys: &[&'static str]) -> Vec<Entry> {
+        keys.iter().map(|key| (Bytes::from_static(key.as_bytes()), Bytes::new())).collect()
+    }
+
+    #[test]
+    fn reads_of_many_are_as_reads_of_one() {
+        let env = Env::system();
+        let deadline = env.deadline(Duration::from_secs(10));
+        let engine = MemEngine::new(env);
+        let put = |txn: &mut dyn Txn, key: &str| txn.put(key.into(), Bytes::new());
+        engine
+            .transact(deadline, &mut |txn| {
+                ["a", "b", "c", "d"].iter().for_each(|key| put(txn, key));
+                Ok(())
+            })
+            .unwrap();
+
+        let snapshot = engine.snapshot(deadline).unwrap();
+        let mut txn = Overlay::new(&*snapshot);
+        let scan = |limit, reverse| Scan { range: b"a".to_vec()..b"z".to_vec(), reverse, limit };
+        let scans = [scan(9, false), scan(1, true), scan(0, false)];
+        let plain = txn.scan_many(&scans).unwrap();
+        assert_eq!(plain, [entries(&["a", "b", "c", "d"]), entries(&["d"]), entries(&[])]);
+        let seen = [b"a".to_vec()..b"z".to_vec(), b"d".to_vec()..b"z".to_vec()];
+        assert_eq!(*txn.reads.borrow(), seen);
+
+        put(&mut txn, "e");
+        txn.delete(b"a".to_vec());
+        txn.mutate(Mutation::DeleteRange { range: b"b".to_vec()..b"c".to_vec() });
+        let laid = txn.scan_many(&scans).unwrap();
+        assert_eq!(laid, [entries(&["c", "d", "e"]), entries(&["e"]), entries(&[])]);
+        let keys: Vec<Key> = ["e", "d", "b", "a", "d", "x"].iter().map(|&k| k.into()).collect();
+        let found = txn.get_many(&keys).unwrap();
+        let one_by_one: Vec<_> = keys.iter().map(|key| txn.get(key).unwrap()).collect();
+        assert_eq!(found, one_by_one);
+        let there: Vec<bool> = found.iter().map(Option::is_some).collect();
+        assert_eq!(there, [true, true, false, false, true, false]);
     }
 }

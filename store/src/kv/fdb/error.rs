@@ -45,13 +45,13 @@ pub(super) fn engine_error(error: FdbError, during: During, size: u64, limits: L
             During::Commit,
         ) => KvError::UnknownResult,
         (TRANSACTION_TOO_LARGE, _) => {
-            too_large("the engine's transaction in bytes", size, limits.transaction_bytes)
+            too_large("transaction, in bytes,", size, limits.transaction_bytes)
         }
         (KEY_TOO_LARGE, _) => {
-            too_large("a key of a transaction in bytes", size, limits.key_bytes as u64)
+            too_large("key of a transaction, in bytes,", size, limits.key_bytes as u64)
         }
         (VALUE_TOO_LARGE, _) => {
-            too_large("a value of a transaction in bytes", size, limits.value_bytes as u64)
+            too_large("value of a transaction, in bytes,", size, limits.value_bytes as u64)
         }
         (CHECKSUM_FAILED | FILE_CORRUPT, _) => KvError::Corrupt { what: text() },
         // The client's own files, and uses of the interface that it refuses.
@@ -59,14 +59,6 @@ pub(super) fn engine_error(error: FdbError, during: During, size: u64, limits: L
         // A cluster that is slow, overloaded, recovering or out of reach.
         _ => KvError::Unavailable { what: text() },
     }
-}
-
-/// Whether the same transaction may do better when it is run again.
-pub(super) const fn is_retryable(error: &KvError) -> bool {
-    matches!(
-        error,
-        KvError::Conflict | KvError::TooOld | KvError::UnknownResult | KvError::Unavailable { .. }
-    )
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 mod error;
 mod reads;
 mod space;
-mod txn;
 mod wait;
 mod writes;
 
@@ -22,7 +21,9 @@ use self::error::{During, engine_error};
 use self::reads::{FdbSnapshot, Reader};
 use self::space::Space;
 use self::wait::{remaining, wait};
-use super::{BatchHook, Commit, Kv, KvError, KvResult, Limits, Snapshot, TxnBody};
+use super::conflict::point;
+use super::txn::Overlay;
+use super::{BatchHook, Commit, Kv, KvError, KvResult, Limits, Snapshot, TxnBody, TxnError, retry};
 use crate::env::{Deadline, Env};
 use crate::error::{Error, Result};
 use crate::types::Version;
@@ -148,7 +149,7 @@ impl FdbKv {
         if commit.mutations.is_empty() && commit.write_conflicts.is_empty() {
             // FoundationDB validates nothing where nothing is written. No store has an
             // empty key, so that this one is in nobody's way.
-            let nothing = space::only(b"");
+            let nothing = point(b"");
             writes::conflict(&transaction, &self.space, &nothing, ConflictRangeType::Write)
                 .map_err(Self::read_error)?;
         }
@@ -214,7 +215,14 @@ impl Kv for FdbKv {
     }
 
     fn transact(&self, deadline: Deadline, body: TxnBody<'_>) -> Result<Option<Version>> {
-        txn::transact(self, deadline, body)
+        let lasting = || self.usable().is_err();
+        retry::run(&self.env, deadline, lasting, || -> Result<_, TxnError> {
+            let snapshot = self.snapshot(deadline)?;
+            let mut txn = Overlay::new(&*snapshot);
+            body(&mut txn)?;
+            let commit = txn.into_commit();
+            Ok(commit.map(|commit| self.commit_at(commit, deadline)).transpose()?)
+        })
     }
 
     fn watch(&self, key: &[u8], known: Option<&[u8]>, deadline: Deadline) -> KvResult<()> {
@@ -241,7 +249,7 @@ impl Kv for FdbKv {
                 pause = Duration::from_millis(1);
                 continue;
             };
-            if !error::is_retryable(&error) {
+            if !retry::retryable(&error) {
                 return Err(error);
             }
             // Too many watches, a server that moved, a recovery: look again, and so come

@@ -2,7 +2,7 @@
 
 use foundationdb::options::MutationType;
 
-use super::super::{Key, KeyRange, KvError, KvResult};
+use super::super::{KeyRange, KvError, KvResult};
 use crate::types::Version;
 
 /// First byte, behind the store's prefix, of the keys that stand for logical conflicts. No
@@ -85,22 +85,6 @@ pub(super) fn stamped(prefix: &[u8], suffix: &[u8]) -> Vec<u8> {
 pub(super) const STAMP_KEY: MutationType = MutationType::SetVersionstampedKey;
 /// See [`STAMP_KEY`].
 pub(super) const STAMP_VALUE: MutationType = MutationType::SetVersionstampedValue;
-
-/// The range of one key.
-pub(super) fn only(key: &[u8]) -> KeyRange {
-    key.to_vec()..after(key)
-}
-
-/// The key next to `key`.
-pub(super) fn after(key: &[u8]) -> Key {
-    [key, &[0]].concat()
-}
-
-/// The range of every key that `prefix ++ version ++ suffix` can become.
-pub(super) fn any_version(prefix: &[u8], suffix: &[u8]) -> KeyRange {
-    let end = [prefix, &Version::MAX.to_bytes(), suffix].concat();
-    [prefix, &Version::ZERO.to_bytes(), suffix].concat()..after(&end)
-}
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use foundationdb::options::{ConflictRangeType, TransactionOption};
 use foundationdb::{FdbResult, Transaction};
 
-use super::super::{Commit, KeyRange, KvError, KvResult, Mutation};
+use super::super::{Commit, KeyRange, KvError, KvResult, Mutation, prepare};
 use super::LIMITS;
 use super::space::{STAMP_KEY, STAMP_VALUE, Space, stamped};
 
@@ -59,77 +59,21 @@ pub(super) fn conflict(
     transaction.add_conflict_range(&start, &end, kind)
 }
 
-/// Checks a commit against the limits, before anything of it is sent.
+/// The bytes of a commit, checked against the limits and against FoundationDB's own count
+/// before anything is sent.
 pub(super) fn check(commit: &Commit) -> KvResult<u64> {
-    let mut size = Size::default();
-    for mutation in &commit.mutations {
-        size.add_mutation(mutation)?;
+    let bytes = prepare::check(commit, &LIMITS)?;
+    let conflicts = commit.read_conflicts.len() + commit.write_conflicts.len();
+    let beside = commit.mutations.len() * MUTATION_BYTES + conflicts * CONFLICT_BYTES;
+    let size = bytes + beside as u64;
+    if size > FDB_TRANSACTION_BYTES {
+        return Err(KvError::TooLarge {
+            what: "transaction, in bytes as FoundationDB counts them,",
+            size,
+            limit: FDB_TRANSACTION_BYTES,
+        });
     }
-    for range in commit.read_conflicts.iter().chain(&commit.write_conflicts) {
-        size.add_conflict(range);
-    }
-    size.check()?;
-    Ok(size.plain)
-}
-
-/// The size of a transaction as it grows.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Size {
-    /// Keys, values and conflict ranges.
-    pub(super) plain: u64,
-    /// With what FoundationDB counts for each beside them.
-    counted: u64,
-}
-
-impl Size {
-    fn add(&mut self, bytes: usize, overhead: usize) {
-        self.plain += bytes as u64;
-        self.counted += (bytes + overhead) as u64;
-    }
-
-    /// Counts a mutation, whose key and value must each be within the limits.
-    pub(super) fn add_mutation(&mut self, mutation: &Mutation) -> KvResult<()> {
-        const VERSION: usize = crate::types::Version::LEN;
-        let (key, value) = match mutation {
-            Mutation::Put { key, value } => (key.len(), value.len()),
-            Mutation::Delete { key } => (key.len(), 0),
-            Mutation::DeleteRange { range } => {
-                let longest = range.start.len().max(range.end.len());
-                self.add(range.start.len() + range.end.len() - longest, 0);
-                (longest, 0)
-            }
-            Mutation::PutVersionedKey { prefix, suffix, value } => {
-                (prefix.len() + VERSION + suffix.len(), value.len())
-            }
-            Mutation::PutVersionedValue { key, prefix, suffix } => {
-                (key.len(), prefix.len() + VERSION + suffix.len())
-            }
-        };
-        limit("a key in bytes", key as u64, LIMITS.key_bytes as u64)?;
-        limit("a value in bytes", value as u64, LIMITS.value_bytes as u64)?;
-        self.add(key + value, MUTATION_BYTES);
-        Ok(())
-    }
-
-    /// Counts a conflict range.
-    pub(super) fn add_conflict(&mut self, range: &KeyRange) {
-        self.add(range.start.len() + range.end.len(), CONFLICT_BYTES);
-    }
-
-    /// Whether it fits: by the limit that is promised, and by FoundationDB's own count.
-    pub(super) fn check(self) -> KvResult<()> {
-        let what = "the engine's transaction in bytes";
-        limit(what, self.plain, LIMITS.transaction_bytes)?;
-        if self.counted > FDB_TRANSACTION_BYTES {
-            let limit = LIMITS.transaction_bytes;
-            return Err(KvError::TooLarge { what, size: self.counted, limit });
-        }
-        Ok(())
-    }
-}
-
-const fn limit(what: &'static str, size: u64, limit: u64) -> KvResult<()> {
-    if size > limit { Err(KvError::TooLarge { what, size, limit }) } else { Ok(()) }
+    Ok(bytes)
 }
 
 #[cfg(test)]
