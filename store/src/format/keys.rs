@@ -394,10 +394,7 @@ mod tests {
             parse_allocation(&versioned(allocation_prefix(b), v(5), &[])).unwrap(),
             (b, v(5))
         );
-        assert_eq!(
-            parse_log(&versioned(log_prefix(b), v(5), &[1, 2])).unwrap(),
-            (b, v(5), 0x0102)
-        );
+        assert_eq!(parse_log(&versioned(log_prefix(b), v(5), &[1, 2])).unwrap(), (b, v(5), 0x0102));
         assert_eq!(parse_staged_page(&staged_page(id, b, p)).unwrap(), (id, b, p));
         for micros in [i64::MIN, -1, 0, 1, i64::MAX] {
             assert_eq!(parse_time(&time(micros)).unwrap(), micros);
@@ -431,9 +428,8 @@ mod tests {
         ];
         assert!(sorted.is_sorted());
         assert!([time(i64::MIN), time(-1), time(0), time(1), time(i64::MAX)].is_sorted());
-        let log = |version, part: u16| {
-            versioned(log_prefix(branch_id(1)), version, &part.to_be_bytes())
-        };
+        let log =
+            |version, part: u16| versioned(log_prefix(branch_id(1)), version, &part.to_be_bytes());
         assert!([log(v(1), 0), log(v(1), 1), log(v(1), 256), log(v(2), 0)].is_sorted());
     }
 

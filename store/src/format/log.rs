@@ -154,8 +154,7 @@ impl LogRecord {
         if flags & !ALL_FLAGS != 0 || (flags & HASHED == 0) == (flags & NAMED == 0) {
             return Err(r.corrupt("impossible flags"));
         }
-        let allocation =
-            (flags & ALLOCATION != 0).then(|| read_allocation(&mut r)).transpose()?;
+        let allocation = (flags & ALLOCATION != 0).then(|| read_allocation(&mut r)).transpose()?;
         let shrunk_to = (flags & SHRUNK != 0).then(|| r.u32()).transpose()?.map(PageCount);
         let pages = if flags & HASHED != 0 {
             LogPages::Hashed(read_hashed(&mut r)?)
@@ -296,6 +295,9 @@ mod tests {
         let set: PageSet = [3, 5].into_iter().map(page).collect();
         let hashed = LogPages::Hashed(vec![(page(4), ContentHash::of(b""))]);
         assert_eq!(hashed.first_in(&set), None);
-        assert_eq!(LogPages::Named([5].into_iter().map(page).collect()).first_in(&set), Some(page(5)));
+        assert_eq!(
+            LogPages::Named([5].into_iter().map(page).collect()).first_in(&set),
+            Some(page(5))
+        );
     }
 }

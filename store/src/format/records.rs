@@ -52,8 +52,7 @@ impl FormatRecord {
                 known: u32::from(FORMAT_VERSION),
             });
         }
-        let record =
-            Self { store: StoreId::from_bytes(r.array()?), created_micros: r.i64()? };
+        let record = Self { store: StoreId::from_bytes(r.array()?), created_micros: r.i64()? };
         r.end()?;
         Ok(record)
     }
@@ -357,8 +356,7 @@ pub(super) fn write_allocation(w: &mut Writer, allocation: &Allocation) {
 
 pub(super) fn read_allocation(r: &mut Reader<'_>) -> Result<Allocation> {
     let (pages, freelist_trunk, freelist_pages) = (r.u32()?, r.u32()?, r.u32()?);
-    let page_size =
-        PageSize::new(r.u32()?).map_err(|_| r.corrupt("an impossible page size"))?;
+    let page_size = PageSize::new(r.u32()?).map_err(|_| r.corrupt("an impossible page size"))?;
     if pages == u32::MAX {
         return Err(r.corrupt("more pages than a database can have"));
     }

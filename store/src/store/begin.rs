@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::Store;
 use super::published::{BranchState, Published};
 use super::view::{BranchView, Lineage, View, check_watermark, no_branch};
-use super::Store;
 use crate::api::{Allocation, BeginReply, BeginRequest, Changes};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
@@ -48,7 +48,11 @@ impl Store {
         }
     }
 
-    pub(super) fn begin_now(&self, request: &BeginRequest, deadline: Deadline) -> Result<BeginReply> {
+    pub(super) fn begin_now(
+        &self,
+        request: &BeginRequest,
+        deadline: Deadline,
+    ) -> Result<BeginReply> {
         let Some(published) = &self.published else {
             let reads = self.kv.snapshot(deadline)?;
             let newest = reads.version();

@@ -179,9 +179,9 @@ impl Store {
 
     pub(super) fn finish_import_now(&self, database: DatabaseId, deadline: Deadline) -> Result<()> {
         self.catalog(deadline, |txn| {
-            let mut row = View(txn).database(database)?.ok_or_else(|| Error::NotFound {
-                what: format!("database {database}"),
-            })?;
+            let mut row = View(txn)
+                .database(database)?
+                .ok_or_else(|| Error::NotFound { what: format!("database {database}") })?;
             if row.importing {
                 row.importing = false;
                 txn.put(keys::database(database), row.encode());

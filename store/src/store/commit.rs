@@ -30,7 +30,7 @@ use crate::env::Deadline;
 use crate::error::{Error, Result};
 use crate::format::log::LogRecord;
 use crate::format::{keys, records};
-use crate::kv::{Commit, KvError, OnPublish, Reads, Snapshot};
+use crate::kv::{Commit, KvError, OnPublish, Reads};
 use crate::types::{CommitId, Version};
 
 /// The heads right before the commit, filled in when it is published.
@@ -50,11 +50,9 @@ impl Store {
         request: &CommitRequest,
         deadline: Deadline,
     ) -> Result<CommitReply> {
-        fault_point!("commit.before-validate");
         check_request(request)?;
-        let unknown_heads = |version| {
-            Ok(CommitReply { version, previous: vec![None; request.parts.len()] })
-        };
+        let unknown_heads =
+            |version| Ok(CommitReply { version, previous: vec![None; request.parts.len()] });
         if request.incarnation != self.incarnation {
             // It may have taken effect before the end that changed the incarnation.
             return match self.find_commit_now(request.id, deadline)? {
@@ -113,17 +111,17 @@ impl Store {
                     let previous = vec![None; prepared.parts.len()];
                     return Ok(CommitReply { version, previous });
                 }
-                Ok(Verdict::Clear(snapshot)) => {
-                    match self.attempt(prepared, snapshot, deadline) {
-                        Ok(reply) => return Ok(reply),
-                        Err(error) => {
-                            unknown |= error == KvError::UnknownResult;
-                            error.into()
-                        }
+                Ok(Verdict::Clear(snapshot)) => match self.attempt(prepared, snapshot, deadline) {
+                    Ok(reply) => return Ok(reply),
+                    Err(error) => {
+                        unknown |= error == KvError::UnknownResult;
+                        error.into()
                     }
-                }
+                },
                 // C2: these are certain.
-                Err(error @ (Error::Conflict { .. } | Error::NotFound { .. })) => return Err(error),
+                Err(error @ (Error::Conflict { .. } | Error::NotFound { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => error,
             };
             if !self.may_retry(&error) {
@@ -152,9 +150,7 @@ impl Store {
             durability: prepared.request.durability,
             on_publish: self.on_publish(prepared, &previous),
         };
-        fault_point!("commit.before-apply");
         let version = self.kv.commit_at(commit, deadline)?;
-        fault_point!("commit.after-apply");
         let previous =
             std::mem::take(&mut *previous.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(CommitReply { version, previous })
@@ -173,7 +169,6 @@ impl Store {
         }
         let previous = Arc::clone(previous);
         Some(Box::new(move |version| {
-            fault_point!("commit.before-publish");
             let heads = published.publish(version, events);
             let mut previous = previous.lock().unwrap_or_else(PoisonError::into_inner);
             for (place, head) in places.into_iter().zip(heads) {
@@ -201,11 +196,11 @@ impl Store {
             if from < view.watermark(branch)? {
                 return Err(Error::Conflict { what: format!("the snapshot {from} (now pruned)") });
             }
-            view.walk_log(&part.lineage, from, now, &mut |version, record| {
-                match part.conflict_with(version, &record) {
-                    Some(what) => Err(Error::Conflict { what }),
-                    None => Ok(true),
-                }
+            view.walk_log(&part.lineage, from, now, &mut |version, record| match part
+                .conflict_with(version, &record)
+            {
+                Some(what) => Err(Error::Conflict { what }),
+                None => Ok(true),
             })?;
         }
         Ok(Verdict::Clear(now))

@@ -46,7 +46,10 @@ impl Store {
                 let missing = || Error::NotFound { what: format!("pin {label:?}") };
                 let bytes = reads.get(&keys::pin(lineage.database, label))?.ok_or_else(missing)?;
                 let pin = PinRecord::decode(&bytes)?;
-                if !lineage.segments(Version::MAX).any(|(b, bound)| b == pin.branch && pin.version <= bound) {
+                if !lineage
+                    .segments(Version::MAX)
+                    .any(|(b, bound)| b == pin.branch && pin.version <= bound)
+                {
                     return Err(missing());
                 }
                 pin.version
@@ -69,7 +72,11 @@ impl Store {
         }
     }
 
-    pub(super) fn log_now(&self, request: &LogRequest, deadline: Deadline) -> Result<Vec<LogEntry>> {
+    pub(super) fn log_now(
+        &self,
+        request: &LogRequest,
+        deadline: Deadline,
+    ) -> Result<Vec<LogEntry>> {
         let reads = self.kv.snapshot(deadline)?;
         let view = View(&*reads);
         let limit = request.limit.min(MAX_LOG_ENTRIES);
@@ -113,7 +120,10 @@ fn at_time<R: Reads + ?Sized>(
         // A sample is written with its batch, a moment before the batch is published.
         Some((_, version)) => Ok(version.min(newest)),
         None => Err(Error::NotFound {
-            what: format!("{}: the store did not exist yet, and a version of then", format_time(time)),
+            what: format!(
+                "{}: the store did not exist yet, and a version of then",
+                format_time(time)
+            ),
         }),
     }
 }

@@ -16,6 +16,8 @@ mod read;
 mod retry;
 mod stage;
 mod status;
+#[cfg(test)]
+mod tests;
 mod time;
 mod view;
 

@@ -16,6 +16,7 @@ use crate::format::log::{LogPages, LogRecord};
 use crate::format::records::{self, PageRecord, StagedPage, encode_content};
 use crate::format::{MAX_CLIENT_BYTES, keys};
 use crate::kv::{KeyRange, Mutation};
+use crate::sqlite_file::VIRTUAL;
 use crate::types::{BranchId, ContentHash, DomainId, PageCount, PageNumber, PageSet, PageSize};
 
 /// Most pages that one commit writes in one branch, the pages of zeros that it grew over
@@ -28,10 +29,6 @@ const MAX_PARTS: usize = 128;
 /// Most ranges of logical read conflicts given to an engine for one branch; past it,
 /// neighbouring runs of pages are merged. The log judges exactly what that brings up.
 const MAX_CONFLICT_RANGES: usize = 10_000;
-
-/// SQLite's page 1 as it is stored: these bytes are made up by each connection, or are in
-/// the allocation record.
-const VIRTUAL_BYTES: [std::ops::Range<usize>; 2] = [24..40, 92..100];
 
 /// A commit, ready to be put to the engine at one snapshot after another.
 pub(super) struct Prepared<'a> {
@@ -102,7 +99,7 @@ pub(super) fn check_request(request: &CommitRequest) -> Result<()> {
         }
         if let Some((page, bytes)) = part.writes.first()
             && *page == PageNumber::ONE
-            && VIRTUAL_BYTES
+            && VIRTUAL
                 .into_iter()
                 .any(|range| bytes.get(range).is_some_and(|b| b.iter().any(|&b| b != 0)))
         {
@@ -245,10 +242,7 @@ fn collect_pages(
 }
 
 /// The read set with the write set in it; a client that keeps rule 3 sent it so.
-fn with_writes<'a>(
-    reads: &'a PageSet,
-    pages: &BTreeMap<PageNumber, Written>,
-) -> Cow<'a, PageSet> {
+fn with_writes<'a>(reads: &'a PageSet, pages: &BTreeMap<PageNumber, Written>) -> Cow<'a, PageSet> {
     if pages.keys().all(|&page| reads.contains(page)) {
         return Cow::Borrowed(reads);
     }
@@ -371,13 +365,14 @@ fn push_pages(out: &mut Vec<KeyRange>, branch: BranchId, pages: &PageSet) {
     let mut gap = 1u32;
     while runs.len() > MAX_CONFLICT_RANGES {
         gap = gap.saturating_mul(2);
-        runs = runs.into_iter().fold(Vec::new(), |mut merged: Vec<(PageNumber, PageNumber)>, run| {
-            match merged.last_mut() {
-                Some((_, last)) if run.0.get() - last.get() <= gap => *last = run.1,
-                _ => merged.push(run),
-            }
-            merged
-        });
+        runs =
+            runs.into_iter().fold(Vec::new(), |mut merged: Vec<(PageNumber, PageNumber)>, run| {
+                match merged.last_mut() {
+                    Some((_, last)) if run.0.get() - last.get() <= gap => *last = run.1,
+                    _ => merged.push(run),
+                }
+                merged
+            });
     }
     out.extend(
         runs.into_iter().map(|(first, last)| keys::conflict_pages(branch, first.get(), last.get())),

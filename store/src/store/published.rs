@@ -77,7 +77,11 @@ pub(super) struct BranchState {
 }
 
 impl BranchState {
-    fn load<R: Reads + ?Sized>(view: &View<'_, R>, branch: BranchId, as_of: Version) -> Result<Self> {
+    fn load<R: Reads + ?Sized>(
+        view: &View<'_, R>,
+        branch: BranchId,
+        as_of: Version,
+    ) -> Result<Self> {
         let BranchView { lineage, dropped, watermark } = view.branch(branch)?;
         let head = view.head_at(&lineage, as_of)?;
         let allocation = view.allocation_at(&lineage, as_of)?;
@@ -146,7 +150,8 @@ impl BranchState {
         let from = self.log.partition_point(|&(version, _)| version <= known);
         let to = self.log.partition_point(|&(version, _)| version <= at);
         let window = || self.log.range(from..to.max(from));
-        if window().map(|(_, record)| record.pages.len().max(1)).sum::<usize>() > MAX_BEGIN_CHANGES {
+        if window().map(|(_, record)| record.pages.len().max(1)).sum::<usize>() > MAX_BEGIN_CHANGES
+        {
             return Some(Changes::Unknown);
         }
         Some(Changes::Commits(window().map(|(v, record)| to_change(*v, record)).collect()))
@@ -217,8 +222,7 @@ impl Published {
         snapshot: impl FnOnce() -> Result<S>,
     ) -> Result<()> {
         let as_of = self.mark(branch);
-        let loaded =
-            snapshot().and_then(|reads| BranchState::load(&View(&*reads), branch, as_of));
+        let loaded = snapshot().and_then(|reads| BranchState::load(&View(&*reads), branch, as_of));
         let mut state = self.write();
         match (state.branches.remove(&branch), loaded) {
             // As of the same mark: others may have loaded it too, one of us is first.

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use super::Store;
 use super::begin::Basis;
 use super::view::View;
-use super::Store;
 use crate::api::{MAX_READ_PAGES, PageRead, ReadRequest};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
@@ -38,7 +38,11 @@ enum Source {
 }
 
 impl Store {
-    pub(super) fn read_now(&self, request: &ReadRequest, deadline: Deadline) -> Result<Vec<PageRead>> {
+    pub(super) fn read_now(
+        &self,
+        request: &ReadRequest,
+        deadline: Deadline,
+    ) -> Result<Vec<PageRead>> {
         if request.pages.len() > MAX_READ_PAGES {
             return Err(Error::TooLarge {
                 what: "a read in pages".into(),
@@ -87,8 +91,7 @@ fn find(
     let size = basis.allocation.pages;
     let inside: Vec<PageNumber> =
         request.pages.iter().copied().filter(|&page| size.contains(page)).collect();
-    let mut found =
-        view.page_records(&basis.lineage, request.snapshot, &inside)?.into_iter();
+    let mut found = view.page_records(&basis.lineage, request.snapshot, &inside)?.into_iter();
     let source = |&page: &PageNumber| {
         if !size.contains(page) {
             return Ok(Source::Zeros(Version::ZERO));
@@ -135,7 +138,9 @@ impl Place {
             return Err(self.corrupt("its content does not match its hash"));
         }
         if bytes.len() != size.len() {
-            return Err(self.corrupt(&format!("{} bytes in a database of {size}-byte pages", bytes.len())));
+            return Err(
+                self.corrupt(&format!("{} bytes in a database of {size}-byte pages", bytes.len()))
+            );
         }
         Ok(bytes)
     }

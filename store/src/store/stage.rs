@@ -9,8 +9,8 @@ use super::view::{View, check_watermark, no_branch};
 use crate::api::StageRequest;
 use crate::env::Deadline;
 use crate::error::{Error, Result};
-use crate::format::records::{StagedPage, decode_staging, encode_content, encode_staging};
 use crate::format::keys;
+use crate::format::records::{StagedPage, decode_staging, encode_content, encode_staging};
 use crate::kv::{Commit, Durability, Mutation, Scan};
 use crate::types::{BranchId, CommitId, ContentHash, PageNumber, PageSize, Version};
 
@@ -143,8 +143,10 @@ impl Store {
                 Ok(self.kv.snapshot(deadline)?.scan(&scan)?)
             })?;
             let more = entries.len() == STEP;
-            let deletes: Vec<Mutation> =
-                entries.into_iter().map(|(key, _)| Mutation::Delete { key: key.to_vec() }).collect();
+            let deletes: Vec<Mutation> = entries
+                .into_iter()
+                .map(|(key, _)| Mutation::Delete { key: key.to_vec() })
+                .collect();
             if !deletes.is_empty() {
                 self.apply(&deletes, deadline)?;
             }

@@ -19,7 +19,6 @@ const SCAN_STEP: usize = 512;
 /// A branch and its parents. What it says never changes while the branch lives.
 #[derive(Clone, Debug)]
 pub(super) struct Lineage {
-    pub(super) branch: BranchId,
     pub(super) database: DatabaseId,
     pub(super) domain: DomainId,
     /// When the oldest ancestor was created: nothing is known before.
@@ -106,7 +105,7 @@ impl<R: Reads + ?Sized> View<'_, R> {
         }
         let watermark = self.watermark(branch)?;
         let (database, domain) = (row.database, row.domain);
-        let lineage = Lineage { branch, database, domain, origin, segments };
+        let lineage = Lineage { database, domain, origin, segments };
         Ok(BranchView { lineage, dropped: row.dropped, watermark })
     }
 
