@@ -51,31 +51,43 @@ impl Store {
         deadline: Deadline,
     ) -> Result<CommitReply> {
         check_request(request)?;
-        let unknown_heads =
-            |version| Ok(CommitReply { version, previous: vec![None; request.parts.len()] });
         if request.incarnation != self.incarnation {
             // It may have taken effect before the end that changed the incarnation.
             return match self.find_commit_now(request.id, deadline)? {
-                Some(version) => unknown_heads(version),
+                Some(version) => Ok(unknown_heads(request, version)),
                 None => Err(Error::IncarnationChanged),
             };
         }
         if !request.parts.iter().any(part_writes) {
             // Nothing changes: a transaction that only read is right at its snapshot.
             let at = request.parts.iter().map(|part| part.snapshot).max().unwrap_or_default();
-            return unknown_heads(at);
+            return Ok(unknown_heads(request, at));
         }
-        if request.parts.iter().any(|part| part.staged) {
+        let spilled = self.is_large(request);
+        if spilled || request.parts.iter().any(|part| part.staged) {
             // What was staged goes away with the commit; a duplicate must not miss it.
             if let Some(version) = self.find_commit_now(request.id, deadline)? {
-                return unknown_heads(version);
+                return Ok(unknown_heads(request, version));
             }
         }
+        if !spilled {
+            return self.commit_prepared(request, deadline);
+        }
+        let small = self.spill(request, deadline)?;
+        let reply = self.commit_prepared(&small, deadline);
+        if matches!(reply, Err(Error::Conflict { .. } | Error::NotFound { .. })) {
+            // Nobody else knows of what was staged here.
+            self.sweep_staged(request.id, deadline);
+        }
+        reply
+    }
+
+    fn commit_prepared(&self, request: &CommitRequest, deadline: Deadline) -> Result<CommitReply> {
         let reply = match self.retrying(deadline, || self.prepare(request, deadline)) {
             Ok(prepared) => self.drive(&prepared, deadline),
             // A transaction begun before a pruning may be the duplicate of one that is done.
             Err(error) => match self.find_commit_now(request.id, deadline)? {
-                Some(version) => return unknown_heads(version),
+                Some(version) => return Ok(unknown_heads(request, version)),
                 None => Err(pruned_is_conflict(error)),
             },
         };
@@ -108,8 +120,7 @@ impl Store {
             };
             let error = match verdict {
                 Ok(Verdict::Done(version)) => {
-                    let previous = vec![None; prepared.parts.len()];
-                    return Ok(CommitReply { version, previous });
+                    return Ok(unknown_heads(prepared.request, version));
                 }
                 Ok(Verdict::Clear(snapshot)) => match self.attempt(prepared, snapshot, deadline) {
                     Ok(reply) => return Ok(reply),
@@ -213,6 +224,11 @@ impl Store {
     ) -> Result<Option<Version>> {
         self.retrying(deadline, || View(&*self.kv.snapshot(deadline)?).find_commit(id))
     }
+}
+
+/// The answer where only the version is known.
+fn unknown_heads(request: &CommitRequest, version: Version) -> CommitReply {
+    CommitReply { version, previous: vec![None; request.parts.len()] }
 }
 
 /// A transaction whose snapshot is gone is to be run again, as after a conflict.

@@ -57,7 +57,7 @@ impl Store {
         };
         if version < lineage.origin {
             return Err(Error::NotFound {
-                what: format!("{when}: the database did not exist yet, and such a version of it"),
+                what: format!("a version at {when} (the database was created later)"),
             });
         }
         check_watermark(version, watermark)?;
@@ -120,10 +120,7 @@ fn at_time<R: Reads + ?Sized>(
         // A sample is written with its batch, a moment before the batch is published.
         Some((_, version)) => Ok(version.min(newest)),
         None => Err(Error::NotFound {
-            what: format!(
-                "{}: the store did not exist yet, and a version of then",
-                format_time(time)
-            ),
+            what: format!("a version at {} (the store was created later)", format_time(time)),
         }),
     }
 }

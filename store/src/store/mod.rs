@@ -31,10 +31,11 @@ use self::status::Counters;
 use self::time::Sampler;
 use self::view::View;
 use crate::env::{Deadline, Env};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::keys;
 use crate::format::records::{FormatRecord, decode_incarnation, encode_incarnation};
 use crate::kv::Kv;
+use crate::kv::fjall::FjallEngine;
 use crate::types::{Incarnation, StoreId};
 
 /// How long opening a store may take.
@@ -110,9 +111,10 @@ impl Store {
     /// directory is locked to this process.
     ///
     /// # Errors
-    /// `Locked` where another process holds it.
-    pub fn open_dir(_path: &std::path::Path, _options: StoreOptions) -> Result<Arc<Self>> {
-        Err(Error::Unsupported { what: "embedded store".into() })
+    /// `Locked` where another process holds it; else as [`open`](Self::open).
+    pub fn open_dir(path: &std::path::Path, options: StoreOptions) -> Result<Arc<Self>> {
+        let engine = FjallEngine::open(path, options.memory_bytes, options.env.clone())?;
+        Self::open(Arc::new(engine), options)
     }
 
     /// Makes everything durable, leaves the mark of a clean end; later calls fail.

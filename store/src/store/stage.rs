@@ -5,19 +5,22 @@
 //! commit or because none came, is found by its id and swept.
 
 use super::Store;
-use super::view::{View, check_watermark, no_branch};
-use crate::api::StageRequest;
+use super::view::{View, no_branch};
+use crate::api::{CommitPart, CommitRequest, StageRequest};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
 use crate::format::keys;
 use crate::format::records::{StagedPage, decode_staging, encode_content, encode_staging};
 use crate::kv::{Commit, Durability, Mutation, Scan};
-use crate::types::{BranchId, CommitId, ContentHash, PageNumber, PageSize, Version};
+use crate::types::{BranchId, CommitId, ContentHash, PageNumber, PageSize};
 
 use super::prepare::MAX_COMMIT_PAGES;
 
 /// Bytes of content given to the engine at once.
 const STAGE_BYTES: u64 = 4 << 20;
+
+/// Bytes of pages past which a commit's content is written ahead of it.
+const SPILL_BYTES: u64 = 8 << 20;
 
 /// Records swept, or read, at once.
 const STEP: usize = 4096;
@@ -31,7 +34,6 @@ impl Store {
             if found.dropped {
                 return Err(no_branch(request.branch));
             }
-            check_watermark(Version::MAX, found.watermark)?;
             Ok(found.lineage)
         })?;
         if basis.domain != request.domain {
@@ -60,6 +62,38 @@ impl Store {
         self.apply(&mutations, deadline)?;
         self.counters.staged(request.pages.len() as u64);
         Ok(())
+    }
+
+    /// Whether a commit's pages are too much for one transaction of the engine, or for its
+    /// memory.
+    pub(super) fn is_large(&self, request: &CommitRequest) -> bool {
+        let pages = request.parts.iter().flat_map(|part| &part.writes);
+        let bytes: u64 = pages.map(|(_, bytes)| bytes.len() as u64).sum();
+        bytes > SPILL_BYTES.min(self.kv.limits().transaction_bytes / 4)
+    }
+
+    /// Stages what a large commit brings: the same commit with its pages staged.
+    pub(super) fn spill(
+        &self,
+        request: &CommitRequest,
+        deadline: Deadline,
+    ) -> Result<CommitRequest> {
+        for part in request.parts.iter().filter(|part| !part.writes.is_empty()) {
+            let stage = StageRequest {
+                id: request.id,
+                branch: part.branch,
+                domain: part.domain,
+                pages: part.writes.clone(),
+            };
+            self.stage_now(&stage, deadline)?;
+        }
+        let parts = request.parts.iter().map(|part| CommitPart {
+            writes: Vec::new(),
+            staged: part.staged || !part.writes.is_empty(),
+            reads: part.reads.clone(),
+            ..*part
+        });
+        Ok(CommitRequest { parts: parts.collect(), client: request.client.clone(), ..*request })
     }
 
     fn staging_mark(&self, id: CommitId) -> Mutation {
@@ -127,10 +161,10 @@ impl Store {
         self.apply(&[Mutation::Delete { key: keys::staging(id) }], deadline)
     }
 
-    /// Removes the staged pages of a commit that took effect. Failing is no error of the
-    /// commit: records without a mark are garbage and are swept with other garbage.
+    /// Removes the staged pages of a commit that has ended. Failing is no error of the
+    /// commit: what stays is garbage, and can be found by its id.
     pub(super) fn sweep_staged(&self, id: CommitId, deadline: Deadline) {
-        if let Err(error) = self.remove_staged_pages(id, deadline) {
+        if let Err(error) = self.unstage_now(id, deadline) {
             tracing::debug!(%id, %error, "staged pages of a finished commit stay for now");
         }
     }

@@ -64,3 +64,18 @@ fn a_begin_tells_what_changed() {
     assert_eq!(commits[0].pages.len(), 1);
     assert_eq!(known(second).changes, Changes::Commits(Vec::new()));
 }
+
+#[test]
+fn a_directory_keeps_what_was_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || crate::Store::open_dir(dir.path(), crate::StoreOptions::default()).unwrap();
+    let store = open();
+    let version = Db::open(&store, "app").put(&[(1, 1), (2, 2)]);
+    store.close().unwrap();
+    drop(store);
+    let store = open();
+    let db = Db::open(&store, "app");
+    assert_eq!(db.bytes(&[1, 2]), [1, 2]);
+    assert_eq!(db.begin().begun.head, version);
+    assert!(db.put(&[(1, 3)]) > version);
+}
