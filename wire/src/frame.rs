@@ -111,9 +111,11 @@ mod tests {
         })
         .unwrap_err();
         assert!(matches!(error, Error::TooLarge { .. }), "{error}");
-        assert!(build(1, 1, 0, |w| {
-            w.bytes(&vec![0; MAX_BODY]);
-        })
-        .is_ok());
+        assert!(
+            build(1, 1, 0, |w| {
+                w.bytes(&vec![0; MAX_BODY]);
+            })
+            .is_ok()
+        );
     }
 }

@@ -99,10 +99,8 @@ impl Marker {
         let draft = dir.join(format!("{MARKER_NAME}.{}", std::process::id()));
         fs::write(&draft, mark.to_text()).map_err(|e| io(draft.display(), e))?;
         fs::rename(&draft, &path).map_err(|e| io(path.display(), e))?;
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .map_err(|e| io(path.display(), e))?;
+        let file =
+            fs::OpenOptions::new().write(true).open(&path).map_err(|e| io(path.display(), e))?;
         Ok(Self { path, file })
     }
 

@@ -46,10 +46,8 @@ impl Endpoint {
                 check_socket_path(path).map_err(Broken::Refused)?;
                 open_unix(path, left).map_err(|e| Broken::Lost(format!("{self}: {e}")))
             }
-            Self::Tcp(host) => {
-                open_tcp(host, left.min(CONNECT_LIMIT))
-                    .map_err(|e| Broken::Lost(format!("{self}: {e}")))
-            }
+            Self::Tcp(host) => open_tcp(host, left.min(CONNECT_LIMIT))
+                .map_err(|e| Broken::Lost(format!("{self}: {e}"))),
         }
     }
 }

@@ -13,8 +13,8 @@ mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use interleaf_store::api::{
     Backend, BeginReply, BeginRequest, CommitReply, CommitRequest, CreateState, DatabaseInfo,
@@ -27,9 +27,9 @@ use interleaf_store::when::When;
 use interleaf_store::{Error, Result};
 
 use self::call::{Repeat, unexpected};
+pub use self::endpoint::Endpoint;
 use self::pool::Pool;
 use self::socket::Broken;
-pub use self::endpoint::Endpoint;
 use crate::limits::STAGE_REQUEST_BYTES;
 use crate::message::{Reply, Request};
 

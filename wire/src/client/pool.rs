@@ -48,9 +48,8 @@ impl Pool {
     /// Closes what is idle: its server is gone.
     pub(super) fn clear(&self) {
         if let Some(slot) = self.mine() {
-            let idle = std::mem::take(
-                &mut *slot.sockets.lock().unwrap_or_else(PoisonError::into_inner),
-            );
+            let idle =
+                std::mem::take(&mut *slot.sockets.lock().unwrap_or_else(PoisonError::into_inner));
             drop(idle);
         }
     }

@@ -10,7 +10,7 @@ use interleaf_store::api::{
     StageRequest, StoreInfo, StoreStatus,
 };
 use interleaf_store::env::Deadline;
-use interleaf_store::kv::mem::MemKv;
+use interleaf_store::kv::mem::MemEngine;
 use interleaf_store::types::{BranchId, CommitId, DatabaseId, DatabaseName, Version};
 use interleaf_store::url::StoreUrl;
 use interleaf_store::when::When;
@@ -26,7 +26,7 @@ use super::{ConnectOptions, POLL};
 /// server, `Unsupported` for an engine that is not in this build.
 pub fn open_store(url: &StoreUrl, options: StoreOptions) -> Result<Arc<Store>> {
     match url {
-        StoreUrl::Memory => Store::open(Arc::new(MemKv::new(options.env.clone())), options),
+        StoreUrl::Memory => Store::open(Arc::new(MemEngine::new(options.env.clone())), options),
         StoreUrl::Directory(dir) => Store::open_dir(dir, options),
         StoreUrl::Default => Store::open_dir(&super::default_directory()?, options),
         StoreUrl::FoundationDb { .. } => {

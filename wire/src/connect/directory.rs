@@ -38,7 +38,8 @@ pub(super) fn connect(
         let waiting = match marker::standing(dir, &*env.clock)? {
             Standing::Alive { pid } => format!("process {pid} serves it"),
             Standing::Died { pid, .. } => format!("process {pid} served it and died just now"),
-            Standing::None | Standing::Gone { .. } => match in_this_process(dir, options, deadline) {
+            Standing::None | Standing::Gone { .. } => match in_this_process(dir, options, deadline)
+            {
                 Ok(store) => return Ok(store),
                 Err(error @ Error::Locked { .. }) => {
                     let until = *locked_until.get_or_insert_with(|| env.deadline(STARTING));

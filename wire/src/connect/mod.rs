@@ -87,9 +87,7 @@ pub fn connect(url: &StoreUrl, options: &ConnectOptions) -> Result<Arc<dyn Backe
         StoreUrl::Tcp(hosts) => {
             to_server(hosts.iter().cloned().map(Endpoint::Tcp).collect(), options, deadline)
         }
-        StoreUrl::Memory | StoreUrl::FoundationDb { .. } => {
-            direct::shared(url, options, deadline)
-        }
+        StoreUrl::Memory | StoreUrl::FoundationDb { .. } => direct::shared(url, options, deadline),
         StoreUrl::Tls(_) => {
             Err(Error::Unsupported { what: format!("{url}: TLS, in this version,") })
         }
@@ -171,7 +169,8 @@ fn directory_from(
 /// `Io`.
 pub fn create_private(dir: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    let io = |path: &Path, e: std::io::Error| Error::Io { what: format!("{}: {e}", path.display()) };
+    let io =
+        |path: &Path, e: std::io::Error| Error::Io { what: format!("{}: {e}", path.display()) };
     if dir.is_dir() {
         return Ok(());
     }

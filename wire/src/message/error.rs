@@ -8,14 +8,8 @@ use super::field;
 use crate::limits::MAX_ERROR_TEXT_BYTES;
 
 /// Kinds of ids that [`Error::InvalidId`] names.
-const ID_KINDS: [&str; 6] = [
-    "database id",
-    "branch id",
-    "content domain id",
-    "store id",
-    "commit id",
-    "incarnation",
-];
+const ID_KINDS: [&str; 6] =
+    ["database id", "branch id", "content domain id", "store id", "commit id", "incarnation"];
 
 fn put_text(w: &mut Writer, text: &str) {
     field::put_cut_text(w, text, MAX_ERROR_TEXT_BYTES);

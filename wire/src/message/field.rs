@@ -84,11 +84,7 @@ pub(super) fn option<T>(
     if r.bool()? { read(r).map(Some) } else { Ok(None) }
 }
 
-pub(super) fn put_option<T>(
-    w: &mut Writer,
-    value: Option<T>,
-    write: impl FnOnce(&mut Writer, T),
-) {
+pub(super) fn put_option<T>(w: &mut Writer, value: Option<T>, write: impl FnOnce(&mut Writer, T)) {
     w.bool(value.is_some());
     if let Some(value) = value {
         write(w, value);
@@ -117,7 +113,6 @@ pub(super) fn allocation(r: &mut Reader<'_>) -> Result<Allocation> {
 pub(super) fn put_allocation(w: &mut Writer, a: &Allocation) {
     w.u32(a.pages.0).u32(a.freelist_trunk).u32(a.freelist_pages).u32(a.page_size.get());
 }
-
 
 pub(super) fn duration(r: &mut Reader<'_>) -> Result<Duration> {
     let seconds = r.u64()?;

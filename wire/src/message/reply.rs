@@ -135,16 +135,15 @@ impl Reply {
         match frame {
             Ok(frame) => frame,
             // An error's texts are cut: its frame is always built.
-            Err(error) => frame::build(id, KIND_ERROR, 128, |w| error::put(w, &error))
-                .unwrap_or_default(),
+            Err(error) => {
+                frame::build(id, KIND_ERROR, 128, |w| error::put(w, &error)).unwrap_or_default()
+            }
         }
     }
 
     fn size_hint(&self) -> usize {
         match self {
-            Self::Pages(pages) => {
-                8 + pages.iter().map(|page| page.bytes.len() + 48).sum::<usize>()
-            }
+            Self::Pages(pages) => 8 + pages.iter().map(|page| page.bytes.len() + 48).sum::<usize>(),
             _ => 128,
         }
     }
@@ -222,14 +221,12 @@ impl Reply {
                 more: r.bool()?,
             }),
             DATABASE => Self::Database(Box::new(database(r)?)),
-            LOG => {
-                Self::Log(LogPage { items: field::list(r, 45, log_entry)?, more: r.bool()? })
-            }
+            LOG => Self::Log(LogPage { items: field::list(r, 45, log_entry)?, more: r.bool()? }),
             TIME => Self::Time(field::option(r, |r| r.i64())?),
             STATUS => Self::Status(status(r)?),
-            RECORDS => Self::Records(RecordCounts {
-                subspaces: map(r, 17, |r| Ok((r.u64()?, r.u64()?)))?,
-            }),
+            RECORDS => {
+                Self::Records(RecordCounts { subspaces: map(r, 17, |r| Ok((r.u64()?, r.u64()?)))? })
+            }
             KIND_ERROR => Self::Error(error::get(r)?),
             other => return Err(r.corrupt(&format!("of unknown type {other:#04x}"))),
         };
@@ -303,9 +300,7 @@ fn begun(r: &mut Reader<'_>) -> Result<BeginReply> {
 fn change(r: &mut Reader<'_>) -> Result<Change> {
     Ok(Change {
         version: field::version(r)?,
-        pages: field::list(r, 5, |r| {
-            Ok((field::page_number(r)?, field::option(r, field::hash)?))
-        })?,
+        pages: field::list(r, 5, |r| Ok((field::page_number(r)?, field::option(r, field::hash)?)))?,
         shrunk_to: field::option(r, field::page_count)?,
     })
 }

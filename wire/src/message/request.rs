@@ -202,8 +202,7 @@ impl Request<'_> {
         };
         match self {
             Self::Commit(r) => {
-                128 + r.client.len()
-                    + r.parts.iter().map(|p| 256 + pages(&p.writes)).sum::<usize>()
+                128 + r.client.len() + r.parts.iter().map(|p| 256 + pages(&p.writes)).sum::<usize>()
             }
             Self::Stage(r) => 64 + pages(&r.pages),
             Self::Read(r) => 32 + 4 * r.pages.len(),
@@ -315,9 +314,7 @@ impl Request<'static> {
                     other => return Err(r.corrupt(&format!("state {other}"))),
                 },
             },
-            RequestKind::FinishImport => {
-                Self::FinishImport(r.array().map(DatabaseId::from_bytes)?)
-            }
+            RequestKind::FinishImport => Self::FinishImport(r.array().map(DatabaseId::from_bytes)?),
             RequestKind::List => Self::List { after: field::option(r, field::name)? },
             RequestKind::Describe => Self::Describe(field::name(r)?),
             RequestKind::Rename => Self::Rename { from: field::name(r)?, to: field::name(r)? },
@@ -386,9 +383,7 @@ fn put_pages(w: &mut Writer, pages: &[(PageNumber, bytes::Bytes)]) {
 }
 
 fn pages(r: &mut Reader<'_>) -> Result<Vec<(PageNumber, bytes::Bytes)>> {
-    field::list(r, 4 + PageSize::MIN.len(), |r| {
-        Ok((field::page_number(r)?, field::page_bytes(r)?))
-    })
+    field::list(r, 4 + PageSize::MIN.len(), |r| Ok((field::page_number(r)?, field::page_bytes(r)?)))
 }
 
 fn put_commit(w: &mut Writer, r: &CommitRequest) {

@@ -9,8 +9,8 @@ use interleaf_store::api::*;
 use interleaf_store::kv::Durability;
 use interleaf_store::types::*;
 use interleaf_store::when::When;
-use proptest::test_runner::{RngAlgorithm, TestRng};
 use proptest::prelude::Rng;
+use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::*;
 use crate::frame::parse_header;
@@ -68,7 +68,7 @@ fn commit_request() -> CommitRequest {
 
 pub(super) fn requests() -> Vec<Request<'static>> {
     let branch = BranchId::from_bytes([4; 8]);
-    let open = |at| OpenRequest { name: name("app"), create: at == None, at };
+    let open = |at: Option<When>| OpenRequest { name: name("app"), create: at.is_none(), at };
     let begin = |at, known| Request::Begin(Cow::Owned(BeginRequest { branch, at, known }));
     vec![
         Request::Info,
@@ -183,11 +183,7 @@ pub(super) fn replies() -> Vec<Reply> {
                 pages: vec![(page(3), Some(ContentHash::of(b"x"))), (page(4), None)],
                 shrunk_to: None,
             },
-            Change {
-                version: Version::new(9, 0),
-                pages: vec![],
-                shrunk_to: Some(PageCount(4)),
-            },
+            Change { version: Version::new(9, 0), pages: vec![], shrunk_to: Some(PageCount(4)) },
         ])),
         Reply::Pages(vec![PageRead {
             version: Version::new(3, 0),
@@ -347,13 +343,13 @@ fn damaged_messages_never_panic() {
         for frame in &frames {
             let (kind, body) = split(frame);
             let damaged = damage(&mut rng, body);
-            let kind = if rng.next_u32() % 20 == 0 { rng.next_u32() as u8 } else { kind };
+            let kind = if rng.next_u32().is_multiple_of(20) { byte(&mut rng) } else { kind };
             // Whatever is decoded can be encoded again: it kept every bound.
             if let Ok((request, wait)) = Request::decode(kind, &damaged) {
                 request.encode(1, wait).unwrap();
             }
             if let Ok(reply) = Reply::decode(kind, &damaged) {
-                reply.encode(1);
+                drop(reply.encode(1));
             }
             drop(ClientHello::decode(&damaged));
             drop(parse_header(&damaged));
@@ -361,17 +357,21 @@ fn damaged_messages_never_panic() {
     }
 }
 
+fn byte(rng: &mut TestRng) -> u8 {
+    rng.next_u32().to_be_bytes()[0]
+}
+
 fn damage(rng: &mut TestRng, body: &[u8]) -> Vec<u8> {
     let mut bytes = body.to_vec();
     for _ in 0..=rng.next_u32() % 4 {
         if bytes.is_empty() {
-            bytes.push(rng.next_u32() as u8);
+            bytes.push(byte(rng));
         }
         let at = rng.next_u32() as usize % bytes.len();
         let to = at + rng.next_u32() as usize % (bytes.len() - at);
         match rng.next_u32() % 6 {
             0 => bytes[at] ^= 1 << (rng.next_u32() % 8),
-            1 => bytes[at] = rng.next_u32() as u8,
+            1 => bytes[at] = byte(rng),
             2 => bytes[at] = 0xff,
             3 => bytes.truncate(at),
             4 => drop(bytes.drain(at..to)),
