@@ -358,7 +358,8 @@ pub trait Backend: Send + Sync {
     /// Those of reaching the store.
     fn unstage(&self, id: CommitId, deadline: Deadline) -> Result<()>;
 
-    /// Validates and commits. At most once per commit id, however often it is called.
+    /// Validates and commits. At most once per commit id, however often it is called. A
+    /// request that changes nothing is answered with its snapshot and leaves no trace.
     ///
     /// # Errors
     /// `Conflict`, `IncarnationChanged`, `Pruned`, `NotFound` (dropped meanwhile): nothing was written.

@@ -21,7 +21,7 @@ pub(super) const KEY_BYTES: usize = 512;
 /// Longest value, in bytes, of the embedded engines.
 pub(super) const VALUE_BYTES: usize = 1 << 20;
 /// Largest commit, in bytes, of the embedded engines.
-pub(super) const TRANSACTION_BYTES: u64 = 32 << 20;
+pub(super) const TRANSACTION_BYTES: u64 = 256 << 20;
 
 /// What the embedded engines can take.
 pub(super) const LIMITS: Limits = Limits {

@@ -32,7 +32,7 @@ pub use error::{KvError, KvResult, TxnError};
 use crate::env::Deadline;
 use crate::types::Version;
 
-/// A key. At most [`Limits::key_bytes`] long.
+/// A key. At most [`Limits::key_bytes`] long, and never empty.
 pub type Key = Vec<u8>;
 
 /// A half-open range of keys, in byte order.

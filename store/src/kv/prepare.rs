@@ -32,7 +32,7 @@ impl Prepared {
     /// Checks `commit` against `limits` and sorts its ranges.
     ///
     /// # Errors
-    /// `TooLarge`, naming the limit.
+    /// `TooLarge`, naming the limit; `Corrupt` for an empty key.
     pub(super) fn new(commit: Commit, limits: &Limits) -> KvResult<Self> {
         let bytes = check(&commit, limits)?;
         Ok(Self {
@@ -77,6 +77,12 @@ pub(super) fn check(commit: &Commit, limits: &Limits) -> KvResult<u64> {
         Err(KvError::TooLarge { what, size: size as u64, limit: limit as u64 })
     };
     let key = |size: usize| within("key, in bytes,", size, limits.key_bytes);
+    let set = |size: usize| {
+        if size == 0 {
+            return Err(KvError::Corrupt { what: "a commit writes an empty key".into() });
+        }
+        key(size)
+    };
     let value = |size: usize| within("value, in bytes,", size, limits.value_bytes);
     // The end of a range may be a longest key and one byte behind it.
     let range = |range: &KeyRange| {
@@ -89,14 +95,14 @@ pub(super) fn check(commit: &Commit, limits: &Limits) -> KvResult<u64> {
     }
     for mutation in &commit.mutations {
         total += match mutation {
-            Mutation::Put { key: k, value: v } => key(k.len())? + value(v.len())?,
-            Mutation::Delete { key: k } => key(k.len())?,
+            Mutation::Put { key: k, value: v } => set(k.len())? + value(v.len())?,
+            Mutation::Delete { key: k } => set(k.len())?,
             Mutation::DeleteRange { range: r } => range(r)?,
             Mutation::PutVersionedKey { prefix, suffix, value: v } => {
                 key(prefix.len() + Version::LEN + suffix.len())? + value(v.len())?
             }
             Mutation::PutVersionedValue { key: k, prefix, suffix } => {
-                key(k.len())? + value(prefix.len() + Version::LEN + suffix.len())?
+                set(k.len())? + value(prefix.len() + Version::LEN + suffix.len())?
             }
         };
     }

@@ -1,10 +1,45 @@
 //! The store: [`Backend`](crate::api::Backend) over an engine.
+//!
+//! * [`published`] is the memory of an embedded store's only writer: begins cost no read;
+//!   [`view`] is what an engine's reads say, for everything that memory does not.
+//! * [`begin`], [`read`], [`prepare`] with [`commit`], [`stage`], [`catalog`], [`history`],
+//!   [`status`]: one a kind of call; [`backend`] lists them all.
 
+mod backend;
+mod begin;
+mod catalog;
+mod commit;
+mod history;
+mod prepare;
+mod published;
+mod read;
+mod retry;
+mod stage;
+mod status;
+#[cfg(test)]
+mod tests;
+mod time;
+mod view;
+
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crate::env::Env;
+use self::published::Published;
+use self::status::Counters;
+use self::time::Sampler;
+use self::view::View;
+use crate::env::{Deadline, Env};
 use crate::error::Result;
+use crate::format::keys;
+use crate::format::records::{FormatRecord, decode_incarnation, encode_incarnation};
 use crate::kv::Kv;
+use crate::kv::fjall::FjallEngine;
+use crate::types::{Incarnation, StoreId};
+
+/// How long opening a store may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a store is opened with.
 #[derive(Clone, Debug)]
@@ -25,24 +60,61 @@ impl Default for StoreOptions {
 pub struct Store {
     kv: Arc<dyn Kv>,
     env: Env,
+    id: StoreId,
+    incarnation: Incarnation,
+    /// Of an engine whose only writer is this process; `None` where others write too.
+    published: Option<Arc<Published>>,
+    sampler: Arc<Sampler>,
+    counters: Counters,
+    closed: AtomicBool,
 }
 
 impl Store {
     /// Opens the store that `kv` holds, creating it where the engine is empty.
     ///
     /// # Errors
-    /// `FormatVersion` for a store of a newer program; those of the engine.
+    /// `FormatVersion` for a store of a newer program; `Corrupt` where the engine holds
+    /// something else; those of the engine.
     pub fn open(kv: Arc<dyn Kv>, options: StoreOptions) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { kv, env: options.env }))
+        let env = options.env;
+        let deadline = env.deadline(OPEN_TIMEOUT);
+        let sampler = {
+            let reads = kv.snapshot(deadline)?;
+            // Refused before anything is written.
+            if let Some(bytes) = reads.get(&keys::format())? {
+                FormatRecord::decode(&bytes)?;
+            }
+            Arc::new(Sampler::load(env.clone(), &View(&*reads))?)
+        };
+        let samples = Arc::clone(&sampler);
+        kv.set_batch_hook(Box::new(move |version| vec![samples.sample(version)]));
+        let (id, incarnation) = identify(&*kv, &env, deadline)?;
+        let published = if kv.exclusive() {
+            let newest = kv.snapshot(deadline)?.version();
+            Some(Arc::new(Published::new(newest)))
+        } else {
+            None
+        };
+        Ok(Arc::new(Self {
+            kv,
+            env,
+            id,
+            incarnation,
+            published,
+            sampler,
+            counters: Counters::default(),
+            closed: AtomicBool::new(false),
+        }))
     }
 
     /// Opens an embedded store in a directory, creating it where it is absent. The
     /// directory is locked to this process.
     ///
     /// # Errors
-    /// `Locked` where another process holds it.
-    pub fn open_dir(_path: &std::path::Path, _options: StoreOptions) -> Result<Arc<Self>> {
-        Err(crate::Error::Unsupported { what: "embedded store".into() })
+    /// `Locked` where another process holds it; else as [`open`](Self::open).
+    pub fn open_dir(path: &std::path::Path, options: StoreOptions) -> Result<Arc<Self>> {
+        let engine = FjallEngine::open(path, options.memory_bytes, options.env.clone())?;
+        Self::open(Arc::new(engine), options)
     }
 
     /// Makes everything durable, leaves the mark of a clean end; later calls fail.
@@ -50,7 +122,12 @@ impl Store {
     /// # Errors
     /// Those of the engine.
     pub fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
         Ok(self.kv.close()?)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Time and randomness of this store.
@@ -58,4 +135,34 @@ impl Store {
     pub fn env(&self) -> &Env {
         &self.env
     }
+}
+
+/// The store's id and incarnation, created where there are none; a new incarnation where
+/// the engine recovered from an unclean end.
+fn identify(kv: &dyn Kv, env: &Env, deadline: Deadline) -> Result<(StoreId, Incarnation)> {
+    let fresh = FormatRecord {
+        store: StoreId::from_bytes(env.random()?),
+        created_micros: env.clock.unix_micros(),
+    };
+    let fresh_incarnation = Incarnation::from_bytes(env.random()?);
+    let found = Cell::new((fresh.store, fresh_incarnation));
+    kv.transact(deadline, &mut |txn| {
+        let store = match txn.get(&keys::format())? {
+            Some(bytes) => FormatRecord::decode(&bytes)?.store,
+            None => {
+                txn.put(keys::format(), fresh.encode());
+                fresh.store
+            }
+        };
+        let incarnation = match txn.get(&keys::incarnation())? {
+            Some(bytes) if !kv.recovered() => decode_incarnation(&bytes)?,
+            Some(_) | None => {
+                txn.put(keys::incarnation(), encode_incarnation(fresh_incarnation));
+                fresh_incarnation
+            }
+        };
+        found.set((store, incarnation));
+        Ok(())
+    })?;
+    Ok(found.get())
 }

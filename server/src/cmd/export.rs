@@ -1,0 +1,162 @@
+//! `interleaf export`: any version of a database as a SQLite file.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail, ensure};
+use interleaf_store::Error;
+use interleaf_store::api::Allocation;
+use interleaf_store::sqlite_file;
+use interleaf_store::types::{PageNumber, Version};
+use rustix::fs::{Mode, OFlags};
+use serde_json::json;
+
+use crate::cli::Output;
+use crate::context::{Context, Target, out, out_json};
+use crate::human;
+use crate::progress::Progress;
+use crate::snapshot::Snapshot;
+
+/// `interleaf export`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The file appears complete or not at all: it is written beside its place, made durable,\n\
+        and renamed.\n\n\
+        Examples:\n  interleaf export app.db backup.db\n  \
+        interleaf export app.db@2026-05-01T00:00:00Z may.db"
+)]
+pub struct Args {
+    /// NAME, or NAME@WHEN for an earlier state
+    name: Target,
+    /// The file to write
+    file: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    force: bool,
+    /// The form of the output.
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs `interleaf export`.
+///
+/// # Errors
+/// Where the file is there already, or the store or the disk fails.
+pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    let shown = args.file.display();
+    check_target(&args.file, args.force)?;
+    let backend = context.connect()?;
+    let snapshot = Snapshot::open(context, backend.as_ref(), &args.name)?;
+    let directory = match args.file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".interleaf-export-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .tempfile_in(directory)
+        .with_context(|| format!("{}", directory.display()))?;
+    let clock = &context.env.clock;
+    let mut progress = Progress::new("exporting", snapshot.bytes(), clock.now());
+    write_pages(context, &snapshot, temporary.as_file_mut(), &mut progress)
+        .with_context(|| format!("{shown}"))?;
+    temporary.as_file().sync_all().with_context(|| format!("{shown}"))?;
+    if args.force {
+        temporary.persist(&args.file).map_err(|e| e.error)
+    } else {
+        temporary.persist_noclobber(&args.file).map_err(|e| e.error)
+    }
+    .with_context(|| format!("{shown}"))?;
+    sync_directory(directory)?;
+    let (bytes, elapsed) = progress.finish(clock.now());
+    let rate = human::megabytes_per_second(bytes, elapsed);
+    let (pages, version) = (snapshot.allocation.pages, snapshot.version);
+    if args.output.json {
+        out_json(&json!({
+            "name": args.name.name.as_str(),
+            "file": args.file.to_string_lossy(),
+            "version": version.to_string(),
+            "pages": pages.0,
+            "page_size": snapshot.allocation.page_size.get(),
+            "bytes": bytes,
+            "seconds": elapsed.as_secs_f64(),
+            "mb_per_second": rate,
+        }))?;
+    } else {
+        let (size, seconds) = (human::bytes(bytes), elapsed.as_secs_f64());
+        out(format_args!(
+            "exported {} at version {version} to {shown}: {pages} pages, {size} in {seconds:.2} s \
+             ({rate:.1} MB/s)\n",
+            args.name.name
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A journal or WAL of the file that is about to be replaced would be taken for the new
+/// file's own, and damage it.
+fn check_target(file: &Path, force: bool) -> anyhow::Result<()> {
+    let shown = file.display();
+    ensure!(!file.is_dir(), "{shown} is a directory");
+    if !force && file.symlink_metadata().is_ok() {
+        bail!("{shown} exists already; --force replaces it");
+    }
+    for suffix in ["-journal", "-wal"] {
+        let mut beside = file.as_os_str().to_owned();
+        beside.push(suffix);
+        let beside = PathBuf::from(beside);
+        if beside.metadata().is_ok_and(|meta| meta.len() > 0) {
+            bail!(
+                "{} is in the way: SQLite would apply it to the exported file; close the program \
+                 that uses {shown}, or move both away",
+                beside.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn write_pages(
+    context: &Context,
+    snapshot: &Snapshot<'_>,
+    file: &mut std::fs::File,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    let (allocation, counter) = (snapshot.allocation, counter_of(snapshot.version));
+    snapshot.each_batch(context, |numbers, pages| {
+        for (number, page) in numbers.iter().zip(pages) {
+            if *number == PageNumber::ONE {
+                file.write_all(&page_one(&page.bytes, &allocation, counter)?)?;
+            } else {
+                file.write_all(&page.bytes)?;
+            }
+            progress.add(u64::try_from(page.bytes.len())?);
+        }
+        Ok(())
+    })?;
+    Ok(file.flush()?)
+}
+
+fn page_one(stored: &[u8], allocation: &Allocation, counter: u32) -> Result<Vec<u8>, Error> {
+    let mut page = stored.to_vec();
+    let library = u32::try_from(rusqlite::version_number()).unwrap_or(0);
+    sqlite_file::fill_page_one(&mut page, allocation, counter, library)?;
+    Ok(page)
+}
+
+/// A change counter that differs between exports of different versions, so that a program
+/// which finds another export in the place of the one it knew does not trust its cache.
+fn counter_of(version: Version) -> u32 {
+    let folded = version.commit() ^ (version.commit() >> 32) ^ (u64::from(version.batch()) << 16);
+    u32::try_from(folded & 0xffff_ffff).unwrap_or(1).max(1)
+}
+
+/// Makes a rename in the directory durable.
+fn sync_directory(directory: &Path) -> anyhow::Result<()> {
+    let shown = || format!("{}", directory.display());
+    let handle = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+        .with_context(shown)?;
+    rustix::fs::fsync(handle).with_context(shown)
+}

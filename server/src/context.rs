@@ -1,0 +1,148 @@
+//! What every command works with: the store, the clock, how long to wait.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use interleaf_store::Error;
+use interleaf_store::api::Backend;
+use interleaf_store::env::{Deadline, Env};
+use interleaf_store::types::{BranchId, DatabaseName, Version};
+use interleaf_store::url::StoreUrl;
+use interleaf_store::when::When;
+use interleaf_vfs::config::Config;
+use interleaf_wire::ConnectOptions;
+
+use crate::libraries;
+
+/// What every command works with.
+#[derive(Debug)]
+pub struct Context {
+    /// Where the store is.
+    pub store: StoreUrl,
+    /// Time and randomness.
+    pub env: Env,
+    /// What the environment says.
+    pub config: Config,
+}
+
+impl Context {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// For a variable with a value that it cannot have.
+    pub fn new(store: StoreUrl) -> Result<Self, Error> {
+        Ok(Self { store, env: Env::system(), config: Config::from_env()? })
+    }
+
+    /// The store, direct or through its server.
+    ///
+    /// # Errors
+    /// Where it cannot be reached.
+    pub fn connect(&self) -> anyhow::Result<Arc<dyn Backend>> {
+        let program = libraries::program()?;
+        let options = ConnectOptions {
+            env: self.env.clone(),
+            timeout: self.config.timeout,
+            autostart: self.config.autostart,
+            // A server started on demand is this very program, unless another one is named.
+            server_binary: self.config.bin.clone().or(Some(program)),
+            ..ConnectOptions::default()
+        };
+        Ok(interleaf_wire::connect(&self.store, &options)?)
+    }
+
+    /// When a request sent now must have been answered.
+    #[must_use]
+    pub fn deadline(&self) -> Deadline {
+        self.env.deadline(self.config.timeout)
+    }
+
+    /// The deadline of a request that does much: `factor` times the usual wait.
+    #[must_use]
+    pub fn long_deadline(&self, factor: u32) -> Deadline {
+        self.env.deadline(self.config.timeout.saturating_mul(factor))
+    }
+}
+
+/// A database, and perhaps a point in its history: `NAME` or `NAME@WHEN`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The database.
+    pub name: DatabaseName,
+    /// The point; none is the head.
+    pub when: Option<When>,
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (name, when) = When::split_name(text);
+        Ok(Self { name: DatabaseName::new(name)?, when })
+    }
+}
+
+impl Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.when {
+            Some(when) => write!(f, "{}@{when}", self.name),
+            None => write!(f, "{}", self.name),
+        }
+    }
+}
+
+impl Target {
+    /// The version meant, the head being `head`.
+    ///
+    /// # Errors
+    /// Those of [`Backend::resolve`].
+    pub fn version(
+        &self,
+        backend: &dyn Backend,
+        branch: BranchId,
+        head: Version,
+        deadline: Deadline,
+    ) -> Result<Version, Error> {
+        match &self.when {
+            None => Ok(head),
+            Some(when) => backend.resolve(branch, when, deadline),
+        }
+    }
+}
+
+/// Writes to stdout; the error of a closed pipe ends a command quietly.
+///
+/// # Errors
+/// Those of the write.
+pub fn out(text: impl Display) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    write!(stdout, "{text}").and_then(|()| stdout.flush()).context("stdout")
+}
+
+/// Writes a JSON value and a line's end to stdout.
+///
+/// # Errors
+/// Those of the write.
+pub fn out_json(value: &serde_json::Value) -> anyhow::Result<()> {
+    out(format_args!("{value:#}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_name_with_or_without_a_when() {
+        let target: Target = "user@example.com@-2h".parse().unwrap();
+        assert_eq!(target.name.as_str(), "user@example.com");
+        assert_eq!(target.when, Some(When::Ago(Duration::from_secs(7200))));
+        assert_eq!("a@b".parse::<Target>().unwrap().when, None);
+        assert!("".parse::<Target>().is_err());
+        assert!("@-2h".parse::<Target>().is_err(), "no name");
+    }
+}

@@ -1,0 +1,411 @@
+//! From a commit request to what is written and what is checked: everything that does not
+//! depend on the version at which the engine is asked to commit.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Store;
+use super::view::Lineage;
+use crate::api::{Allocation, AllocationChange, CommitPart, CommitRequest, MAX_LOG_HASHES};
+use crate::env::Deadline;
+use crate::error::{Error, Result};
+use crate::format::log::{LogPages, LogRecord};
+use crate::format::records::{self, PageRecord, StagedPage, encode_content};
+use crate::format::{MAX_CLIENT_BYTES, keys};
+use crate::kv::{KeyRange, Mutation};
+use crate::sqlite_file::VIRTUAL;
+use crate::types::{BranchId, ContentHash, DomainId, PageCount, PageNumber, PageSet, PageSize};
+
+/// Most pages that one commit writes in one branch, the pages of zeros that it grew over
+/// included: 16 GiB of 4 KiB pages.
+pub(super) const MAX_COMMIT_PAGES: usize = 1 << 22;
+
+/// Most branches in one commit: SQLite attaches at most 125 databases.
+const MAX_PARTS: usize = 128;
+
+/// Most ranges of logical read conflicts given to an engine for one branch; past it,
+/// neighbouring runs of pages are merged. The log judges exactly what that brings up.
+const MAX_CONFLICT_RANGES: usize = 10_000;
+
+/// A commit, ready to be put to the engine at one snapshot after another.
+pub(super) struct Prepared<'a> {
+    pub(super) request: &'a CommitRequest,
+    pub(super) parts: Vec<PreparedPart<'a>>,
+}
+
+/// What the commit does in one branch.
+pub(super) struct PreparedPart<'a> {
+    pub(super) part: &'a CommitPart,
+    pub(super) lineage: Arc<Lineage>,
+    /// The read set, the write set included.
+    pub(super) reads: Cow<'a, PageSet>,
+    pub(super) write: Option<PartWrite>,
+}
+
+/// What it writes there.
+pub(super) struct PartWrite {
+    domain: DomainId,
+    branch: BranchId,
+    pages: BTreeMap<PageNumber, Written>,
+    allocation: Option<Allocation>,
+    shrunk_to: Option<PageCount>,
+    pub(super) record: Arc<LogRecord>,
+}
+
+/// A page's new content.
+enum Written {
+    /// With the content record's value.
+    Content(ContentHash, Bytes),
+    /// Its content is in the store already.
+    Staged(ContentHash),
+    /// The database grew over it.
+    Zeros,
+}
+
+fn invalid(what: String) -> Error {
+    Error::InvalidRequest { what }
+}
+
+fn too_large(what: &str, size: usize, limit: usize) -> Error {
+    Error::TooLarge { what: what.to_owned(), size: size as u64, limit: limit as u64 }
+}
+
+/// Whether a part changes its branch.
+pub(super) fn part_writes(part: &CommitPart) -> bool {
+    !part.writes.is_empty() || part.staged || part.allocation.is_some()
+}
+
+/// What can be said of a request without the store.
+pub(super) fn check_request(request: &CommitRequest) -> Result<()> {
+    if request.client.len() > MAX_CLIENT_BYTES {
+        return Err(too_large("the client text in bytes", request.client.len(), MAX_CLIENT_BYTES));
+    }
+    if request.parts.is_empty() {
+        return Err(invalid("a commit without parts".into()));
+    }
+    if request.parts.len() > MAX_PARTS {
+        return Err(too_large("a commit in branches", request.parts.len(), MAX_PARTS));
+    }
+    let mut branches = HashSet::new();
+    for part in &request.parts {
+        if !branches.insert(part.branch) {
+            return Err(invalid(format!("branch {} is in the commit twice", part.branch)));
+        }
+        if !part.writes.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return Err(invalid(format!("branch {}: pages not in ascending order", part.branch)));
+        }
+        if let Some((page, bytes)) = part.writes.first()
+            && *page == PageNumber::ONE
+            && VIRTUAL
+                .into_iter()
+                .any(|range| bytes.get(range).is_some_and(|b| b.iter().any(|&b| b != 0)))
+        {
+            return Err(invalid(
+                "page 1 comes with bytes 24..40 and 92..100 zero, and here does not".into(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Checks the request against the store and works out what it writes.
+    pub(super) fn prepare<'a>(
+        &self,
+        request: &'a CommitRequest,
+        deadline: Deadline,
+    ) -> Result<Prepared<'a>> {
+        let parts = request
+            .parts
+            .iter()
+            .map(|part| self.prepare_part(request, part, deadline))
+            .collect::<Result<_>>()?;
+        Ok(Prepared { request, parts })
+    }
+
+    fn prepare_part<'a>(
+        &self,
+        request: &CommitRequest,
+        part: &'a CommitPart,
+        deadline: Deadline,
+    ) -> Result<PreparedPart<'a>> {
+        let at = part.allocation.map_or(part.snapshot, |change| change.snapshot);
+        let basis = self.basis(part.branch, at, None, deadline)?;
+        let lineage = basis.lineage;
+        if part.domain != lineage.domain || part.database != lineage.database {
+            return Err(invalid(format!(
+                "branch {} belongs to another database or content domain",
+                part.branch
+            )));
+        }
+        if !part_writes(part) {
+            let reads = Cow::Borrowed(&part.reads);
+            return Ok(PreparedPart { part, lineage, reads, write: None });
+        }
+        let before = basis.allocation;
+        let after = match part.allocation {
+            Some(change) if change.before != before => {
+                return Err(invalid(format!(
+                    "branch {}: the allocation at {} was another than the one given",
+                    part.branch, change.snapshot
+                )));
+            }
+            Some(AllocationChange { after, .. }) => after,
+            None => before,
+        };
+        let staged = if part.staged {
+            self.staged_pages(request.id, part.branch, deadline)?
+        } else {
+            Vec::new()
+        };
+        let (pages, content_bytes) = collect_pages(part, staged, before, after)?;
+        let reads = with_writes(&part.reads, &pages);
+        let shrunk_to = shrunk_to(before, after);
+        let record = Arc::new(LogRecord {
+            id: request.id,
+            time_micros: self.env.clock.unix_micros(),
+            client: request.client.clone(),
+            content_bytes,
+            allocation: part.allocation.map(|change| change.after),
+            shrunk_to,
+            pages: log_pages(&pages, after.page_size),
+        });
+        let write = PartWrite {
+            domain: part.domain,
+            branch: part.branch,
+            pages,
+            allocation: record.allocation,
+            shrunk_to,
+            record,
+        };
+        Ok(PreparedPart { part, lineage, reads, write: Some(write) })
+    }
+}
+
+/// A database that shrinks, or whose page size changes, loses what it had beyond this.
+fn shrunk_to(before: Allocation, after: Allocation) -> Option<PageCount> {
+    if before.pages.0 > 0 && before.page_size != after.page_size {
+        return Some(PageCount(0));
+    }
+    (after.pages < before.pages).then_some(after.pages)
+}
+
+/// All pages that the commit writes, and the bytes of content it brings.
+fn collect_pages(
+    part: &CommitPart,
+    staged: Vec<(PageNumber, StagedPage)>,
+    before: Allocation,
+    after: Allocation,
+) -> Result<(BTreeMap<PageNumber, Written>, u64)> {
+    let check = |page: PageNumber, bytes: usize| {
+        if bytes != after.page_size.len() {
+            return Err(invalid(format!(
+                "page {page} has {bytes} bytes in a database of {}-byte pages",
+                after.page_size
+            )));
+        }
+        if !after.pages.contains(page) {
+            return Err(invalid(format!(
+                "page {page} lies beyond the size of {} pages",
+                after.pages
+            )));
+        }
+        Ok(())
+    };
+    let mut content_bytes = 0u64;
+    let mut pages = BTreeMap::new();
+    for (page, staged) in staged {
+        check(page, staged.size.len())?;
+        content_bytes += u64::from(staged.size.get());
+        pages.insert(page, Written::Staged(staged.hash));
+    }
+    for (page, bytes) in &part.writes {
+        check(*page, bytes.len())?;
+        content_bytes += bytes.len() as u64;
+        pages.insert(*page, Written::Content(ContentHash::of(bytes), encode_content(bytes)));
+    }
+    // F2: what the database grew over and SQLite did not write.
+    let kept = shrunk_to(before, after).unwrap_or(before.pages);
+    let grown = after.pages.0.saturating_sub(kept.0) as usize;
+    if grown.max(pages.len()) > MAX_COMMIT_PAGES {
+        return Err(too_large("a commit in pages", grown.max(pages.len()), MAX_COMMIT_PAGES));
+    }
+    for number in kept.0.saturating_add(1)..=after.pages.0 {
+        if let Some(page) = PageNumber::new(number) {
+            pages.entry(page).or_insert(Written::Zeros);
+        }
+    }
+    Ok((pages, content_bytes))
+}
+
+/// The read set with the write set in it; a client that keeps rule 3 sent it so.
+fn with_writes<'a>(reads: &'a PageSet, pages: &BTreeMap<PageNumber, Written>) -> Cow<'a, PageSet> {
+    if pages.keys().all(|&page| reads.contains(page)) {
+        return Cow::Borrowed(reads);
+    }
+    let mut all = reads.clone();
+    for &page in pages.keys() {
+        all.insert(page);
+    }
+    Cow::Owned(all)
+}
+
+fn log_pages(pages: &BTreeMap<PageNumber, Written>, size: PageSize) -> LogPages {
+    if pages.len() > MAX_LOG_HASHES {
+        return LogPages::Named(pages.keys().copied().collect());
+    }
+    let mut zeros = None;
+    let hash = |written: &Written, zeros: &mut Option<ContentHash>| match written {
+        Written::Content(hash, _) | Written::Staged(hash) => *hash,
+        Written::Zeros => *zeros.get_or_insert_with(|| ContentHash::of(&vec![0; size.len()])),
+    };
+    LogPages::Hashed(pages.iter().map(|(&page, w)| (page, hash(w, &mut zeros))).collect())
+}
+
+impl Prepared<'_> {
+    /// The changes, content first.
+    pub(super) fn mutations(&self) -> Vec<Mutation> {
+        let mut out = Vec::new();
+        // A content is written once though several pages or branches have it.
+        let mut contents = HashSet::new();
+        for write in self.parts.iter().filter_map(|part| part.write.as_ref()) {
+            write.mutations(&mut out, &mut contents);
+        }
+        let prefix = records::encode_version_prefix();
+        let key = keys::commit_id(self.request.id);
+        out.push(Mutation::PutVersionedValue { key, prefix, suffix: Vec::new() });
+        if self.request.parts.iter().any(|part| part.staged) {
+            out.push(Mutation::Delete { key: keys::staging(self.request.id) });
+        }
+        out
+    }
+
+    /// What the engine checks: the pages read, the allocation where it changes, each
+    /// branch's row, and the commit's id, by which a duplicate is noticed.
+    pub(super) fn read_conflicts(&self) -> Vec<KeyRange> {
+        let mut out = vec![keys::only(keys::commit_id(self.request.id))];
+        for PreparedPart { part, reads, .. } in &self.parts {
+            out.push(keys::only(keys::branch(part.branch)));
+            if part.allocation.is_some() {
+                out.push(keys::conflict_allocation(part.branch));
+            }
+            push_pages(&mut out, part.branch, reads);
+        }
+        out
+    }
+
+    /// What others may have read.
+    pub(super) fn write_conflicts(&self) -> Vec<KeyRange> {
+        let mut out = vec![keys::only(keys::commit_id(self.request.id))];
+        for write in self.parts.iter().filter_map(|part| part.write.as_ref()) {
+            if write.allocation.is_some() {
+                out.push(keys::conflict_allocation(write.branch));
+            }
+            if let Some(size) = write.shrunk_to {
+                let beyond = size.0.saturating_add(1);
+                out.push(keys::conflict_pages(write.branch, beyond, u32::MAX));
+            }
+            push_pages(&mut out, write.branch, &write.pages.keys().copied().collect());
+        }
+        out
+    }
+}
+
+impl PartWrite {
+    fn mutations(&self, out: &mut Vec<Mutation>, contents: &mut HashSet<(DomainId, ContentHash)>) {
+        out.reserve(3 * self.pages.len() + 4);
+        for (&page, written) in &self.pages {
+            let (record, hash) = match written {
+                Written::Zeros => (PageRecord::Zeros, None),
+                Written::Staged(hash) => (PageRecord::Content(*hash), Some(*hash)),
+                Written::Content(hash, value) => {
+                    if contents.insert((self.domain, *hash)) {
+                        let key = keys::content(self.domain, *hash);
+                        out.push(Mutation::Put { key, value: value.clone() });
+                    }
+                    (PageRecord::Content(*hash), Some(*hash))
+                }
+            };
+            out.push(Mutation::PutVersionedKey {
+                prefix: keys::page_prefix(self.branch, page),
+                suffix: Vec::new(),
+                value: record.encode(),
+            });
+            if let Some(hash) = hash {
+                out.push(Mutation::PutVersionedKey {
+                    prefix: keys::reference_prefix(self.domain, hash, self.branch, page),
+                    suffix: Vec::new(),
+                    value: records::encode_reference(),
+                });
+            }
+        }
+        if let Some(allocation) = &self.allocation {
+            out.push(Mutation::PutVersionedKey {
+                prefix: keys::allocation_prefix(self.branch),
+                suffix: Vec::new(),
+                value: records::encode_allocation(allocation),
+            });
+        }
+        for (part, value) in (0u16..).zip(self.record.encode()) {
+            let prefix = keys::log_prefix(self.branch);
+            let suffix = part.to_be_bytes().to_vec();
+            out.push(Mutation::PutVersionedKey { prefix, suffix, value });
+        }
+        let (key, prefix) = (keys::head(self.branch), records::encode_version_prefix());
+        out.push(Mutation::PutVersionedValue { key, prefix, suffix: Vec::new() });
+    }
+}
+
+/// The pages as few ranges: exact while they are at most [`MAX_CONFLICT_RANGES`].
+fn push_pages(out: &mut Vec<KeyRange>, branch: BranchId, pages: &PageSet) {
+    let mut runs = pages.runs();
+    let mut gap = 1u32;
+    while runs.len() > MAX_CONFLICT_RANGES {
+        gap = gap.saturating_mul(2);
+        runs =
+            runs.into_iter().fold(Vec::new(), |mut merged: Vec<(PageNumber, PageNumber)>, run| {
+                match merged.last_mut() {
+                    Some((_, last)) if run.0.get() - last.get() <= gap => *last = run.1,
+                    _ => merged.push(run),
+                }
+                merged
+            });
+    }
+    out.extend(
+        runs.into_iter().map(|(first, last)| keys::conflict_pages(branch, first.get(), last.get())),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_scattered_reads_become_few_ranges_that_still_hold_them_all() {
+        let branch = BranchId::from_bytes([1; 8]);
+        let pages: PageSet = (1..50_000).filter_map(|n| PageNumber::new(n * 3)).collect();
+        let mut ranges = Vec::new();
+        push_pages(&mut ranges, branch, &pages);
+        assert!(ranges.len() <= MAX_CONFLICT_RANGES);
+        for page in pages.iter() {
+            let key = keys::conflict_pages(branch, page.get(), page.get()).start;
+            assert!(ranges.iter().any(|range| range.contains(&key)), "{page}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_page_size_cuts_everything_off() {
+        let of = |pages, size| Allocation {
+            pages: PageCount(pages),
+            page_size: PageSize::new(size).unwrap(),
+            ..Allocation::EMPTY
+        };
+        assert_eq!(shrunk_to(of(5, 4096), of(9, 512)), Some(PageCount(0)));
+        assert_eq!(shrunk_to(of(0, 4096), of(9, 512)), None, "nothing there before");
+        assert_eq!(shrunk_to(of(5, 4096), of(4, 4096)), Some(PageCount(4)));
+        assert_eq!(shrunk_to(of(5, 4096), of(5, 4096)), None);
+    }
+}

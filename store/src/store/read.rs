@@ -1,0 +1,147 @@
+//! Reads of pages at a snapshot.
+
+use bytes::Bytes;
+
+use super::Store;
+use super::begin::Basis;
+use super::view::View;
+use crate::api::{MAX_READ_PAGES, PageRead, ReadRequest};
+use crate::env::Deadline;
+use crate::error::{Error, Result};
+use crate::format::keys;
+use crate::format::records::{PageRecord, decode_content};
+use crate::kv::Key;
+use crate::types::{BranchId, ContentHash, PageNumber, PageSize, Version};
+
+/// A page of zeros with its hash.
+struct Zeros {
+    bytes: Bytes,
+    hash: ContentHash,
+}
+
+impl Zeros {
+    fn new(size: PageSize) -> Self {
+        let bytes = Bytes::from(vec![0; size.len()]);
+        let hash = ContentHash::of(&bytes);
+        Self { bytes, hash }
+    }
+
+    fn at(&self, version: Version) -> PageRead {
+        PageRead { version, hash: self.hash, bytes: self.bytes.clone() }
+    }
+}
+
+/// Where a page's bytes come from.
+enum Source {
+    Zeros(Version),
+    Content(Version, ContentHash),
+}
+
+impl Store {
+    pub(super) fn read_now(
+        &self,
+        request: &ReadRequest,
+        deadline: Deadline,
+    ) -> Result<Vec<PageRead>> {
+        if request.pages.len() > MAX_READ_PAGES {
+            return Err(Error::TooLarge {
+                what: "a read in pages".into(),
+                size: request.pages.len() as u64,
+                limit: MAX_READ_PAGES as u64,
+            });
+        }
+        // The engine's snapshot before the watermark: what was not pruned when the watermark
+        // is looked at was not pruned in the snapshot either.
+        let reads = self.kv.snapshot(deadline)?;
+        let basis = self.basis(request.branch, request.snapshot, Some(&*reads), deadline)?;
+        let view = View(&*reads);
+        let sources = find(&view, &basis, request)?;
+        let wanted: Vec<Key> = sources
+            .iter()
+            .filter_map(|source| match source {
+                Source::Zeros(_) => None,
+                Source::Content(_, hash) => Some(keys::content(basis.lineage.domain, *hash)),
+            })
+            .collect();
+        let mut contents = reads.get_many(&wanted)?.into_iter();
+        let size = basis.allocation.page_size;
+        let mut zeros = None;
+        let mut pages = Vec::with_capacity(request.pages.len());
+        for (&page, source) in request.pages.iter().zip(sources) {
+            pages.push(match source {
+                Source::Zeros(version) => zeros.get_or_insert_with(|| Zeros::new(size)).at(version),
+                Source::Content(version, hash) => {
+                    let place = Place { branch: request.branch, page, version };
+                    let bytes = place.check(contents.next().flatten(), hash, size)?;
+                    PageRead { version, hash, bytes }
+                }
+            });
+        }
+        let bytes = pages.iter().map(|page| page.bytes.len() as u64).sum();
+        self.counters.read(pages.len() as u64, bytes);
+        Ok(pages)
+    }
+}
+
+fn find(
+    view: &View<'_, dyn crate::kv::Snapshot + '_>,
+    basis: &Basis,
+    request: &ReadRequest,
+) -> Result<Vec<Source>> {
+    let size = basis.allocation.pages;
+    let inside: Vec<PageNumber> =
+        request.pages.iter().copied().filter(|&page| size.contains(page)).collect();
+    let mut found = view.page_records(&basis.lineage, request.snapshot, &inside)?.into_iter();
+    let source = |&page: &PageNumber| {
+        if !size.contains(page) {
+            return Ok(Source::Zeros(Version::ZERO));
+        }
+        match found.next().flatten() {
+            Some((version, PageRecord::Zeros)) => Ok(Source::Zeros(version)),
+            Some((version, PageRecord::Content(hash))) => Ok(Source::Content(version, hash)),
+            None => Err(Error::Corrupt {
+                what: format!(
+                    "page {page} of branch {} at {}: its record is missing",
+                    request.branch, request.snapshot
+                ),
+            }),
+        }
+    };
+    request.pages.iter().map(source).collect()
+}
+
+/// A page record, to name in errors.
+struct Place {
+    branch: BranchId,
+    page: PageNumber,
+    version: Version,
+}
+
+impl Place {
+    fn corrupt(&self, why: &str) -> Error {
+        Error::Corrupt {
+            what: format!(
+                "page {} of branch {} at version {}: {why}",
+                self.page, self.branch, self.version
+            ),
+        }
+    }
+
+    /// The page of a content record, if it is what the page record says.
+    fn check(&self, value: Option<Bytes>, hash: ContentHash, size: PageSize) -> Result<Bytes> {
+        let value = value.ok_or_else(|| self.corrupt("its content is missing"))?;
+        let bytes = decode_content(&value).map_err(|e| match e {
+            Error::Corrupt { what } => self.corrupt(&what),
+            other => other,
+        })?;
+        if ContentHash::of(&bytes) != hash {
+            return Err(self.corrupt("its content does not match its hash"));
+        }
+        if bytes.len() != size.len() {
+            return Err(
+                self.corrupt(&format!("{} bytes in a database of {size}-byte pages", bytes.len()))
+            );
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the store over its engines.
+
+mod basic;
+mod common;

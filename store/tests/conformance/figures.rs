@@ -1,0 +1,112 @@
+//! Figures, to read: nothing is asserted of them. Run by
+//! `cargo test -p interleaf-store --test conformance -- --ignored --nocapture figures`.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use interleaf_store::kv::{Commit, Durability, Mutation};
+use interleaf_store::types::Version;
+
+use crate::support::{Case, Ctx, Needs, Open, point, put, threads};
+
+pub const CASES: &[Case] =
+    &[Case { name: "figures", needs: Needs::Exclusive, ignored: true, run: figures }];
+
+/// Like a commit of three pages: content, references, page records, log, head, commit id.
+fn three_pages(t: usize, n: usize) -> Vec<Mutation> {
+    let mut mutations = vec![put(&format!("h{t}"), "version")];
+    for page in 0..3 {
+        let mut content = vec![0u8; 4098];
+        for (at, byte) in content.iter_mut().enumerate() {
+            // Half of it compresses.
+            *byte = if at % 64 < 32 { 0 } else { u8::try_from((at * 31 + n * 7) % 256).unwrap() };
+        }
+        let hash = format!("{t:04}{n:010}{page:018}");
+        mutations
+            .push(Mutation::Put { key: format!("cDOMAIN__{hash}").into(), value: content.into() });
+        mutations.push(put(&format!("rDOMAIN__{hash}BRANCH__{page:04}{n:010}"), ""));
+        mutations.push(Mutation::PutVersionedKey {
+            prefix: format!("pBRANCH{t:02}{page:04}").into(),
+            suffix: vec![],
+            value: Bytes::copy_from_slice(hash.as_bytes()),
+        });
+    }
+    let (prefix, suffix) = (format!("lBRANCH{t:02}").into_bytes(), b"00".to_vec());
+    mutations.push(Mutation::PutVersionedKey { prefix, suffix, value: vec![1; 180].into() });
+    let (prefix, suffix) = (vec![1], vec![]);
+    let key = format!("i{t:06}{n:010}").into();
+    mutations.push(Mutation::PutVersionedValue { key, prefix, suffix });
+    mutations
+}
+
+fn commit(kv: &Open, t: usize, n: usize, durability: Durability) {
+    let pages = || (0..3).map(|page| point(&format!("kBRANCH{t:02}{page}"))).collect();
+    let commit = Commit {
+        snapshot: kv.now(),
+        read_conflicts: pages(),
+        write_conflicts: pages(),
+        mutations: three_pages(t, n),
+        durability,
+        on_publish: None,
+    };
+    kv.commit_at(commit, kv.soon()).unwrap();
+}
+
+fn figures(ctx: &Ctx) {
+    for durability in [Durability::Buffered, Durability::Synced] {
+        for count in [1, 16, 64] {
+            let ctx = Ctx::new(ctx.engine);
+            let kv = ctx.open();
+            let each = 8000 / count.max(4);
+            threads(count, |t| (0..50).for_each(|n| commit(&kv, t, n, durability)));
+            let begun = Instant::now();
+            threads(count, |t| (50..50 + each).for_each(|n| commit(&kv, t, n, durability)));
+            report(&ctx, durability, count, each * count, begun.elapsed());
+        }
+    }
+    reads(ctx);
+}
+
+fn report(ctx: &Ctx, durability: Durability, count: usize, commits: usize, took: Duration) {
+    let total = commits as f64;
+    println!(
+        "{:10} {durability:?} {count:2} threads: {:7.1} us a commit, {:7.0} commits/s",
+        ctx.engine.name,
+        took.as_secs_f64() * 1e6 * count as f64 / total,
+        total / took.as_secs_f64(),
+    );
+}
+
+fn reads(ctx: &Ctx) {
+    let kv = ctx.open();
+    for n in 0..5000 {
+        kv.commit_at(
+            Commit {
+                mutations: three_pages(n % 10, n / 10),
+                durability: Durability::Buffered,
+                ..Commit::default()
+            },
+            kv.soon(),
+        )
+        .unwrap();
+    }
+    let count = 20_000;
+    let time = |what: &str, call: &dyn Fn(usize)| {
+        let begun = Instant::now();
+        (0..count).for_each(call);
+        let each = begun.elapsed().as_secs_f64() * 1e6 / f64::from(u32::try_from(count).unwrap());
+        println!("{:10} {what}: {each:.2} us", ctx.engine.name);
+    };
+    time("snapshot", &|_| assert!(kv.now() > Version::ZERO));
+    let snapshot = kv.snapshot(kv.soon()).unwrap();
+    time("get of a page's content", &|n| {
+        let key = format!("cDOMAIN__{:04}{:010}{:018}", n % 10, n % 500, n % 3);
+        assert!(snapshot.get(key.as_bytes()).unwrap().is_some());
+    });
+    time("newest version of a page", &|n| {
+        let key = format!("pBRANCH{:02}{:04}", n % 10, n % 3);
+        let end = [key.as_bytes(), &[0xff; 10]].concat();
+        let scan = crate::support::scan(&*snapshot, key.as_bytes(), &end, true, 1);
+        assert_eq!(scan.len(), 1);
+    });
+}

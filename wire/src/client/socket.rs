@@ -1,0 +1,139 @@
+//! One connection: a socket, what was read off it ahead, and its timeouts.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use interleaf_store::env::{Clock, Deadline};
+use interleaf_store::{Error, Result};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{RecvFlags, SendFlags};
+
+use crate::frame::{Header, parse_header};
+use crate::limits::HEADER_LEN;
+use crate::message::Reply;
+
+/// Bytes asked of the kernel at once, and kept for the next reply.
+const INBOX_BYTES: usize = 16 << 10;
+
+/// Most bytes by which the inbox grows ahead of what has arrived.
+const GROWTH_BYTES: usize = 1 << 20;
+
+/// Why an exchange did not end in a reply.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The deadline passed.
+    Late(Error),
+    /// The connection is gone; why.
+    Lost(String),
+    /// The peer does not keep the protocol, or refuses this client: no use to try again.
+    Refused(Error),
+}
+
+/// A connected socket.
+pub(super) struct Socket {
+    fd: OwnedFd,
+    inbox: Vec<u8>,
+    send_timeout: Duration,
+    receive_timeout: Duration,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Socket").field(&self.fd).finish()
+    }
+}
+
+impl Socket {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            inbox: Vec::with_capacity(INBOX_BYTES),
+            send_timeout: Duration::ZERO,
+            receive_timeout: Duration::ZERO,
+        }
+    }
+
+    /// Sends a whole frame, in one system call where the kernel takes it.
+    pub(super) fn send(
+        &mut self,
+        frame: &[u8],
+        clock: &dyn Clock,
+        deadline: Deadline,
+    ) -> Result<(), Broken> {
+        let mut rest = frame;
+        while !rest.is_empty() {
+            arm(&self.fd, Timeout::Send, &mut self.send_timeout, clock, deadline)?;
+            // NOSIGNAL: a peer that is gone must not raise SIGPIPE in the host.
+            match rustix::net::send(&self.fd, rest, SendFlags::NOSIGNAL) {
+                Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(Broken::Lost(format!("sending: {error}"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the next frame and decodes it.
+    pub(super) fn receive(
+        &mut self,
+        clock: &dyn Clock,
+        deadline: Deadline,
+    ) -> Result<(u64, Reply), Broken> {
+        let header = self.fill(clock, deadline)?;
+        let body = self.inbox.get(HEADER_LEN..header.frame_len()).unwrap_or_default();
+        let reply = Reply::decode(header.kind, body).map_err(Broken::Refused)?;
+        if self.inbox.len() > header.frame_len() {
+            return Err(Broken::Refused(Error::Corrupt {
+                what: "a reply with bytes behind its end".into(),
+            }));
+        }
+        self.inbox.clear();
+        self.inbox.shrink_to(INBOX_BYTES);
+        Ok((header.request, reply))
+    }
+
+    /// Reads until the inbox begins with a whole frame.
+    fn fill(&mut self, clock: &dyn Clock, deadline: Deadline) -> Result<Header, Broken> {
+        loop {
+            let missing = match parse_header(&self.inbox).map_err(Broken::Refused)? {
+                Some(header) => match header.frame_len().checked_sub(self.inbox.len()) {
+                    None | Some(0) => return Ok(header),
+                    Some(missing) => missing,
+                },
+                None => HEADER_LEN,
+            };
+            self.inbox.reserve(missing.min(GROWTH_BYTES));
+            arm(&self.fd, Timeout::Recv, &mut self.receive_timeout, clock, deadline)?;
+            let space = rustix::buffer::spare_capacity(&mut self.inbox);
+            match rustix::net::recv(&self.fd, space, RecvFlags::empty()) {
+                Ok((0, _)) => return Err(Broken::Lost("the server closed the connection".into())),
+                Ok(_) | Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(Broken::Lost(format!("receiving: {error}"))),
+            }
+        }
+    }
+}
+
+/// Sets a socket's timeout so that a wait that begins now ends by the deadline.
+///
+/// It is the largest power of two of milliseconds that is left: a wait that ends early is
+/// begun again, and in most calls the timeout set last is the right one still.
+fn arm(
+    fd: &OwnedFd,
+    which: Timeout,
+    armed: &mut Duration,
+    clock: &dyn Clock,
+    deadline: Deadline,
+) -> Result<(), Broken> {
+    let left = deadline.remaining(clock.now()).map_err(Broken::Late)?;
+    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+    let timeout = Duration::from_millis(1 << millis.ilog2().min(40));
+    if *armed != timeout {
+        set_socket_timeout(fd, which, Some(timeout))
+            .map_err(|error| Broken::Lost(format!("setting a timeout: {error}")))?;
+        *armed = timeout;
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! `dir:`: the embedded store of a directory, through its server or in this process.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use interleaf_store::api::Backend;
+use interleaf_store::env::Deadline;
+use interleaf_store::url::StoreUrl;
+use interleaf_store::{Error, Result};
+
+use super::{ConnectOptions, POLL, direct};
+use crate::client::{Client, Endpoint};
+use crate::marker::{self, Standing};
+
+/// How long a directory that is locked without a server's marker is looked at again: a
+/// server that is starting takes the lock before it can answer.
+const STARTING: Duration = Duration::from_secs(1);
+
+/// Connects to the store in `dir`.
+pub(super) fn connect(
+    dir: &Path,
+    options: &ConnectOptions,
+    deadline: Deadline,
+) -> Result<Arc<dyn Backend>> {
+    let env = &options.env;
+    // Where the path is too long for a socket there can be no server's either.
+    let socket = StoreUrl::socket_in(dir).ok();
+    let mut locked_until = None;
+    loop {
+        let answer = socket.as_deref().map(|socket| through_server(socket, options, deadline));
+        let answer = match answer {
+            Some(Ok(client)) => return Ok(client),
+            Some(Err(Error::Unavailable { what })) => what,
+            Some(Err(error)) => return Err(error),
+            None => "it has no socket".into(),
+        };
+        let waiting = match marker::standing(dir, &*env.clock)? {
+            Standing::Alive { pid } => format!("process {pid} serves it"),
+            Standing::Died { pid, .. } => format!("process {pid} served it and died just now"),
+            Standing::None | Standing::Gone { .. } => match in_this_process(dir, options, deadline)
+            {
+                Ok(store) => return Ok(store),
+                Err(error @ Error::Locked { .. }) => {
+                    let until = *locked_until.get_or_insert_with(|| env.deadline(STARTING));
+                    if env.remaining(until).is_err() || env.remaining(deadline).is_err() {
+                        return Err(error);
+                    }
+                    env.clock.sleep(POLL);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        if env.remaining(deadline).is_err() {
+            return Err(Error::Unavailable {
+                what: format!("{}: {waiting}, but: {answer}", dir.display()),
+            });
+        }
+        env.clock.sleep(POLL);
+    }
+}
+
+fn through_server(
+    socket: &Path,
+    options: &ConnectOptions,
+    deadline: Deadline,
+) -> Result<Arc<dyn Backend>> {
+    let endpoints = vec![Endpoint::Unix(socket.to_owned())];
+    Ok(Arc::new(Client::connect(endpoints, options.client(), deadline)?))
+}
+
+/// Opens the directory here; the store's own lock says whether that may be.
+fn in_this_process(
+    dir: &Path,
+    options: &ConnectOptions,
+    deadline: Deadline,
+) -> Result<Arc<dyn Backend>> {
+    let store = direct::shared(&StoreUrl::Directory(dir.to_owned()), options, deadline)?;
+    // Under the lock: what a dead server left is nobody's now.
+    marker::clear(dir)?;
+    Ok(store)
+}
