@@ -7,14 +7,16 @@
 mod fdb_cluster;
 
 use std::env;
-use std::path::Path;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fdb_cluster::{Cluster, Tools, deserted};
+use fdb_cluster::{Cluster, Tools};
 use interleaf_store::env::{Deadline, Env};
 use interleaf_store::kv::fdb::FdbKv;
 use interleaf_store::kv::{Commit, Key, KeyRange, Kv, KvError, Mutation, Scan};
@@ -90,7 +92,7 @@ fn main() -> ExitCode {
 }
 
 /// The cluster file, of a cluster that the first test to ask starts.
-fn file_of(cluster: &Mutex<Option<Cluster>>, tools: &Tools) -> Result<std::path::PathBuf, Failed> {
+fn file_of(cluster: &Mutex<Option<Cluster>>, tools: &Tools) -> Result<PathBuf, Failed> {
     let mut cluster = cluster.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if cluster.is_none() {
         *cluster = Some(Cluster::start(tools)?);
@@ -189,7 +191,8 @@ fn versions_are_filled_in(file: &Path) {
     let reads = kv.snapshot(soon()).unwrap();
     let log = reads.scan(&scan(b"log/", b"log0", 10, false)).unwrap();
     assert_eq!(log, [(Bytes::from(key), Bytes::from_static(b"entry"))]);
-    let at_version = Commit { snapshot: version, ..Commit::default() };
+    let read_conflicts = vec![range(b"a", b"b")];
+    let at_version = Commit { snapshot: version, read_conflicts, ..Commit::default() };
     assert_eq!(kv.commit_at(at_version, soon()), Err(KvError::TooOld));
 }
 
@@ -322,7 +325,7 @@ fn a_closed_store_is_unavailable(file: &Path) {
 /// In a process of its own, since a library that is loaded once stays.
 fn a_missing_library_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let file = deserted(dir.path()).unwrap();
+    let file = deserted(dir.path());
     let open = |file: &Path| {
         let output = Command::new(env::current_exe().unwrap())
             .env(CHILD, file)
@@ -338,9 +341,17 @@ fn a_missing_library_is_named() {
     assert!(error.contains("/nowhere/fdb.cluster"), "{error}");
 }
 
+/// A cluster file that leads to nobody.
+fn deserted(dir: &Path) -> PathBuf {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let file = dir.join("deserted.cluster");
+    fs::write(&file, format!("test:test@{address}\n")).unwrap();
+    file
+}
+
 fn a_deserted_cluster() {
     let dir = tempfile::tempdir().unwrap();
-    let kv = store(&deserted(dir.path()).unwrap(), "");
+    let kv = store(&deserted(dir.path()), "");
     let begun = Instant::now();
     let deadline = Env::system().deadline(Duration::from_millis(500));
     let answer = kv.snapshot(deadline).map(|reads| reads.version());

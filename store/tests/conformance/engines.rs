@@ -44,7 +44,56 @@ pub fn all() -> Vec<Engine> {
     let mut engines = vec![mem, fjall];
     #[cfg(feature = "sim")]
     engines.extend(simulated());
+    #[cfg(feature = "fdb")]
+    engines.push(fdb::engine());
     engines
+}
+
+/// Stops what the engines have started.
+pub fn finish() {
+    #[cfg(feature = "fdb")]
+    fdb::finish();
+}
+
+#[cfg(feature = "fdb")]
+mod fdb {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use interleaf_store::env::Env;
+    use interleaf_store::kv::Kv;
+    use interleaf_store::kv::fdb::FdbKv;
+
+    use super::Engine;
+    use crate::fdb_cluster::{Cluster, Tools};
+    use crate::support::Place;
+
+    /// One cluster for all cases, started by the first one that needs it.
+    static CLUSTER: Mutex<Option<Cluster>> = Mutex::new(None);
+
+    pub fn engine() -> Engine {
+        let tools = Tools::find();
+        if let Err(why) = &tools {
+            println!("skipped: {why}");
+        }
+        let ignored = tools.is_err();
+        Engine { name: "fdb", exclusive: false, persistent: true, ignored, open }
+    }
+
+    /// Each place has a prefix of its own.
+    fn open(place: &Place) -> (Arc<dyn Kv>, Env) {
+        let mut cluster = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
+        if cluster.is_none() {
+            *cluster = Some(Cluster::start(&Tools::find().unwrap()).unwrap());
+        }
+        let file = cluster.as_ref().unwrap().file();
+        let prefix = place.dir().file_name().unwrap().to_str().unwrap();
+        let env = Env::system();
+        (Arc::new(FdbKv::open(&file, prefix, env.clone()).unwrap()), env)
+    }
+
+    pub fn finish() {
+        drop(CLUSTER.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
 }
 
 fn open_fjall(place: &Place) -> (Arc<dyn Kv>, Env) {

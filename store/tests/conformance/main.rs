@@ -13,6 +13,9 @@
 mod basics;
 mod conflicts;
 mod engines;
+#[cfg(feature = "fdb")]
+#[path = "../support/fdb_cluster.rs"]
+mod fdb_cluster;
 mod figures;
 mod persistence;
 mod publication;
@@ -43,7 +46,9 @@ fn main() {
             trials.extend(trial(engine, case));
         }
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    engines::finish();
+    conclusion.exit();
 }
 
 /// What a case panics with where it wants to see that nothing comes of it.

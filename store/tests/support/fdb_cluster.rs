@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,7 +61,10 @@ impl Cluster {
         let address = format!("127.0.0.1:{port}");
         fs::write(dir.path().join(FILE), format!("test:test@{address}\n"))?;
         let path = |name: &str| dir.path().join(name);
-        let server = Command::new(&tools.server)
+        // The shell ends the server when its input ends: also where this process is killed.
+        let server = Command::new("sh")
+            .args(["-c", "\"$@\" & read -r line; kill -9 $!; wait", "sh"])
+            .arg(&tools.server)
             .args(["-p", &address, "--memory", "4GiB", "--cache-memory", "128MiB"])
             .arg("-C")
             .arg(path(FILE))
@@ -69,7 +72,7 @@ impl Cluster {
             .arg(path("data"))
             .arg("-L")
             .arg(dir.path())
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
@@ -110,7 +113,7 @@ impl Cluster {
     /// # Errors
     /// Where the system refuses.
     pub fn kill(&mut self) -> io::Result<()> {
-        self.server.kill()?;
+        drop(self.server.stdin.take());
         self.server.wait().map(drop)
     }
 }
@@ -122,15 +125,4 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let _ = self.kill();
     }
-}
-
-/// A cluster file that leads to nobody.
-///
-/// # Errors
-/// Where it cannot be written.
-pub fn deserted(dir: &Path) -> io::Result<PathBuf> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let file = dir.join("deserted.cluster");
-    fs::write(&file, format!("test:test@{}\n", listener.local_addr()?))?;
-    Ok(file)
 }

@@ -23,7 +23,9 @@ use self::space::Space;
 use self::wait::{remaining, wait};
 use super::conflict::point;
 use super::txn::Overlay;
-use super::{BatchHook, Commit, Kv, KvError, KvResult, Limits, Snapshot, TxnBody, TxnError, retry};
+use super::{
+    BatchHook, Commit, KeyRange, Kv, KvError, KvResult, Limits, Snapshot, TxnBody, TxnError, retry,
+};
 use crate::env::{Deadline, Env};
 use crate::error::{Error, Result};
 use crate::types::Version;
@@ -129,29 +131,29 @@ impl FdbKv {
         Ok(Version::from_bytes(bytes))
     }
 
-    /// The transaction that a commit at a snapshot is, at `read_version`.
-    fn prepare(&self, commit: &Commit, read_version: i64) -> KvResult<Transaction> {
+    /// The transaction that a commit is. Where it has read nothing its snapshot does not
+    /// matter, however old.
+    fn prepare(&self, commit: &Commit) -> KvResult<Transaction> {
         let transaction = self.plain_transaction()?;
-        transaction.set_read_version(read_version);
-        let conflicts = [
-            (&commit.read_conflicts, ConflictRangeType::Read),
-            (&commit.write_conflicts, ConflictRangeType::Write),
-        ];
-        for (ranges, kind) in conflicts {
-            for range in ranges {
-                writes::conflict(&transaction, &self.space, range, kind)
-                    .map_err(Self::read_error)?;
+        let conflicts = |ranges: &[KeyRange], kind: fn() -> ConflictRangeType| {
+            writes::conflicts(&transaction, &self.space, ranges, kind).map_err(Self::read_error)
+        };
+        if conflicts(&commit.read_conflicts, || ConflictRangeType::Read)? {
+            if !self.validates(commit.snapshot) {
+                return Err(KvError::TooOld);
             }
+            let version = i64::try_from(commit.snapshot.commit()).map_err(|_| KvError::TooOld)?;
+            transaction.set_read_version(version);
         }
+        let mut writes = conflicts(&commit.write_conflicts, || ConflictRangeType::Write)?;
         for mutation in &commit.mutations {
-            writes::apply(&transaction, &self.space, mutation).map_err(Self::read_error)?;
+            writes |=
+                writes::apply(&transaction, &self.space, mutation).map_err(Self::read_error)?;
         }
-        if commit.mutations.is_empty() && commit.write_conflicts.is_empty() {
-            // FoundationDB validates nothing where nothing is written. No store has an
-            // empty key, so that this one is in nobody's way.
-            let nothing = point(b"");
-            writes::conflict(&transaction, &self.space, &nothing, ConflictRangeType::Write)
-                .map_err(Self::read_error)?;
+        if !writes {
+            // FoundationDB neither validates nor gives a version where nothing is written.
+            // No store has an empty key, so that its conflicts are in nobody's way.
+            conflicts(&[point(b"")], || ConflictRangeType::Write)?;
         }
         Ok(transaction)
     }
@@ -206,11 +208,7 @@ impl Kv for FdbKv {
 
     fn commit_at(&self, commit: Commit, deadline: Deadline) -> KvResult<Version> {
         let size = writes::check(&commit)?;
-        if !self.validates(commit.snapshot) {
-            return Err(KvError::TooOld);
-        }
-        let read_version = i64::try_from(commit.snapshot.commit()).map_err(|_| KvError::TooOld)?;
-        let transaction = self.prepare(&commit, read_version)?;
+        let transaction = self.prepare(&commit)?;
         self.commit(transaction, size, deadline)
     }
 

@@ -16,16 +16,16 @@ const CONFLICT_BYTES: usize = 40;
 /// FoundationDB's own limit of a transaction, in bytes.
 const FDB_TRANSACTION_BYTES: u64 = 10_000_000;
 
-/// Adds a change that by itself conflicts with nobody.
+/// Adds a change that by itself conflicts with nobody. Says whether there is any.
 pub(super) fn apply(
     transaction: &Transaction,
     space: &Space,
     mutation: &Mutation,
-) -> FdbResult<()> {
+) -> FdbResult<bool> {
     if let Mutation::DeleteRange { range } = mutation
         && range.start >= range.end
     {
-        return Ok(());
+        return Ok(false);
     }
     transaction.set_option(TransactionOption::NextWriteNoWriteConflictRange)?;
     match mutation {
@@ -42,21 +42,23 @@ pub(super) fn apply(
             transaction.atomic_op(&space.key(key), &stamped(prefix, suffix), STAMP_VALUE);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Adds a logical conflict. An empty range is none.
-pub(super) fn conflict(
+/// Adds logical conflicts. Says whether there are any: an empty range is none.
+pub(super) fn conflicts(
     transaction: &Transaction,
     space: &Space,
-    range: &KeyRange,
-    kind: ConflictRangeType,
-) -> FdbResult<()> {
-    if range.start >= range.end {
-        return Ok(());
+    ranges: &[KeyRange],
+    kind: impl Fn() -> ConflictRangeType,
+) -> FdbResult<bool> {
+    let mut any = false;
+    for range in ranges.iter().filter(|range| range.start < range.end) {
+        let (start, end) = space.conflict(range);
+        transaction.add_conflict_range(&start, &end, kind())?;
+        any = true;
     }
-    let (start, end) = space.conflict(range);
-    transaction.add_conflict_range(&start, &end, kind)
+    Ok(any)
 }
 
 /// The bytes of a commit, checked against the limits and against FoundationDB's own count
