@@ -21,6 +21,7 @@
 
 mod error;
 mod journal;
+mod layout;
 mod view;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use self::error::{guarded, kv_error, open_error};
+use self::error::{guarded, kv_error};
 use self::view::{BULK_BUFFER_BYTES, RECORDS_BUFFER_BYTES, Spaces, View};
 use super::group::{ApplyError, Group, RESERVED_VERSIONS, Storage, WINDOW_BYTES};
 use super::mem::LIMITS;
@@ -78,28 +79,11 @@ impl FjallEngine {
         std::fs::create_dir_all(path).map_err(io)?;
         let lock = DirLock::acquire(path)?;
         let files = path.join(FILES);
-        remove_unfinished(&files)?;
+        layout::check(&files)?;
         let db = open_files(&files, memory_bytes)?;
         let (storage, newest, bound) = FjallStorage::over(db, files, lock)?;
         Ok(Self::over(storage, env, newest, bound, WINDOW_BYTES))
     }
-}
-
-/// Removes what a process left that died while it created the store: before the version
-/// marker is written there is no keyspace, and nothing was ever acknowledged.
-fn remove_unfinished(files: &Path) -> Result<()> {
-    let io = |e: std::io::Error| Error::Io { what: format!("{}: {e}", files.display()) };
-    if !files.try_exists().map_err(io)? || files.join("version").try_exists().map_err(io)? {
-        return Ok(());
-    }
-    let keyspaces = files.join("keyspaces");
-    if keyspaces.try_exists().map_err(io)?
-        && std::fs::read_dir(&keyspaces).map_err(io)?.next().is_some()
-    {
-        let what = format!("{}: the engine's version marker is missing", files.display());
-        return Err(Error::Corrupt { what });
-    }
-    std::fs::remove_dir_all(files).map_err(io)
 }
 
 fn open_files(files: &Path, memory_bytes: u64) -> Result<Database> {
@@ -119,13 +103,13 @@ fn open_files(files: &Path, memory_bytes: u64) -> Result<Database> {
         Err(error) => error,
     };
     if !matches!(error, fjall::Error::JournalRecovery(_)) {
-        return Err(open_error(&name, &error));
+        return Err(kv_error(&name, &error).into());
     }
     let cut = journal::cut_torn_end(files)
         .map_err(|e| Error::Io { what: format!("{name}: repairing the journal: {e}") })?;
-    let Some(bytes) = cut else { return Err(open_error(&name, &error)) };
+    let Some(bytes) = cut else { return Err(kv_error(&name, &error).into()) };
     tracing::warn!(%name, bytes, %error, "the journal's end was written in part; cut off");
-    open()?.map_err(|error| open_error(&name, &error))
+    open()?.map_err(|error| kv_error(&name, &error).into())
 }
 
 /// fjall under a [`FjallEngine`].
@@ -304,3 +288,6 @@ fn allocated(directory: &Path) -> std::io::Result<u64> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -584,3 +584,6 @@ pub(super) const fn timeout(deadline: Deadline) -> KvError {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
