@@ -230,7 +230,7 @@ impl<S: Storage> Group<S> {
     }
 
     /// Ends commits and reads, between two batches, and leaves no mark of it.
-    #[cfg(feature = "sim")]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn kill(&self, what: &str) {
         let _core = lock(&self.core);
         self.end(what.to_owned());
