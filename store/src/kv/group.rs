@@ -225,6 +225,7 @@ impl<S: Storage> Group<S> {
     }
 
     /// Whether commits are over.
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn has_ended(&self) -> bool {
         self.ended.get().is_some()
     }

@@ -142,8 +142,8 @@ impl Model {
                     || commit.shrunk_to.is_some_and(|size| !PageCount(size).contains(page))
             };
             let written = wish.commit(commit.id, commit.version, false).pages.into_keys();
-            let cut = wish.shrunk_to().map_or(1..=0, |size| size + 1..=wish.before.pages.0);
-            let wrote = written.chain(cut).map(page);
+            let kept = wish.shrunk_to().unwrap_or(wish.before.pages.0);
+            let wrote = written.chain(kept + 1..=wish.before.pages.0).map(page);
             (allocates && commit.allocation.is_some()) || wish.reads.iter().chain(wrote).any(read)
         })
     }
