@@ -1,7 +1,7 @@
 //! The embedded engine on disk: fjall, a log-structured tree.
 //!
-//! In the store's directory: `LOCK` (see [`DirLock`]) and `fjall/`, fjall's own files,
-//! with the keyspaces `records`, `content` (keys that begin with `c`) and `engine`:
+//! In the store's directory: `LOCK` (see [`DirLock`]), `CLEAN` (only after a clean end, when
+//! no journal may be damaged) and `fjall/`, fjall's own files, with the keyspaces `records`, `content` (keys that begin with `c`) and `engine`:
 //!
 //! | key in `engine` | value |
 //! |---|---|
@@ -46,6 +46,9 @@ use crate::types::Version;
 /// fjall's own directory in the store's.
 const FILES: &str = "fjall";
 
+/// There after a clean end, empty.
+const CLEAN_FILE: &str = "CLEAN";
+
 /// Schema version of the values in the keyspace `engine`.
 const SCHEMA: u8 = 1;
 const RESERVED: &[u8] = b"reserved";
@@ -80,10 +83,34 @@ impl FjallEngine {
         let lock = DirLock::acquire(path)?;
         let files = path.join(FILES);
         layout::check(&files)?;
+        let clean = path.join(CLEAN_FILE).try_exists().map_err(io)?;
+        check_journals(&files, clean)?;
         let db = open_files(&files, memory_bytes)?;
-        let (storage, newest, bound) = FjallStorage::over(db, files, lock)?;
+        let (storage, newest, bound) = FjallStorage::over(db, path, lock)?;
+        if clean {
+            // Durably, before anything is written that may be lost by right.
+            std::fs::remove_file(path.join(CLEAN_FILE)).and_then(|()| sync(path)).map_err(io)?;
+        }
         Ok(Self::over(storage, env, newest, bound, WINDOW_BYTES))
     }
+}
+
+fn check_journals(files: &Path, clean: bool) -> Result<()> {
+    if !files.is_dir() {
+        return Ok(());
+    }
+    match journal::damaged(files, clean) {
+        Ok(None) => Ok(()),
+        Ok(Some(path)) => {
+            Err(Error::Corrupt { what: format!("the engine's journal {}", path.display()) })
+        }
+        Err(e) => Err(Error::Io { what: format!("{}: {e}", files.display()) }),
+    }
+}
+
+/// Makes the names in a directory, or a file, durable.
+fn sync(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(path)?.sync_all()
 }
 
 fn open_files(files: &Path, memory_bytes: u64) -> Result<Database> {
@@ -117,7 +144,7 @@ pub struct FjallStorage {
     db: Database,
     spaces: Spaces,
     engine: Keyspace,
-    files: PathBuf,
+    path: PathBuf,
     recovered: bool,
     // Dropped last, as fields are in their order.
     _lock: DirLock,
@@ -126,8 +153,8 @@ pub struct FjallStorage {
 impl FjallStorage {
     /// Takes over an opened database; gives the newest version issued and the bound of
     /// those reserved.
-    fn over(db: Database, files: PathBuf, lock: DirLock) -> Result<(Self, Version, u64)> {
-        let name = files.display().to_string();
+    fn over(db: Database, path: &Path, lock: DirLock) -> Result<(Self, Version, u64)> {
+        let name = path.display().to_string();
         let (spaces, engine, empty, reserved, clean) = guarded(&name, || {
             let spaces = Spaces::open(&db)?;
             let options = || KeyspaceCreateOptions::default().max_memtable_size(1 << 20);
@@ -150,7 +177,7 @@ impl FjallStorage {
             }
         };
         let recovered = reserved.is_some() && clean.is_none();
-        let storage = Self { db, spaces, engine, files, recovered, _lock: lock };
+        let storage = Self { db, spaces, engine, path: path.to_owned(), recovered, _lock: lock };
         // The mark goes with the same write: from here on this process is the last one.
         let bound = newest.saturating_add(RESERVED_VERSIONS);
         storage.reserve(bound)?;
@@ -263,11 +290,16 @@ impl Storage for FjallStorage {
 
     /// Bytes given to the files, which are sparse.
     fn disk_bytes(&self) -> Option<u64> {
-        allocated(&self.files).ok()
+        allocated(&self.path.join(FILES)).ok()
     }
 
     fn close(&self, newest: Version) -> KvResult<()> {
-        self.record(newest.commit().saturating_add(1), Some(newest.commit()))
+        self.record(newest.commit().saturating_add(1), Some(newest.commit()))?;
+        let file = self.path.join(CLEAN_FILE);
+        std::fs::File::create(&file)
+            .and_then(|_| sync(&file))
+            .and_then(|()| sync(&self.path))
+            .map_err(|e| KvError::Io { what: format!("{}: {e}", file.display()) })
     }
 }
 

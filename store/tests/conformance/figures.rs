@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use interleaf_store::kv::{Commit, Durability, Mutation};
+use interleaf_store::kv::{Commit, Durability, KeyRange, Mutation};
 use interleaf_store::types::Version;
 
 use crate::support::{Case, Ctx, Needs, Open, Random, point, put, threads};
@@ -71,6 +71,41 @@ fn figures(ctx: &Ctx) {
         }
     }
     reads(ctx);
+    large_sets(ctx);
+}
+
+/// What a commit costs that has read 20,000 pages, by what was committed since: the best
+/// of ten.
+fn large_sets(ctx: &Ctx) {
+    let kv = ctx.open();
+    let page = |n: usize| point(&format!("kBRANCH__{n:08}"));
+    let reads: Vec<_> = (0..20_000).map(|n| page(2 * n)).collect();
+    let writes: Vec<_> = (0..5000).map(|n| page(8 * n + 1)).collect();
+    let time = |what: &str, snapshot, reads: &[KeyRange], writes: &[KeyRange]| {
+        let once = |_| {
+            let (read_conflicts, write_conflicts) = (reads.to_vec(), writes.to_vec());
+            let commit = Commit { snapshot, read_conflicts, write_conflicts, ..Commit::default() };
+            let begun = Instant::now();
+            kv.commit_at(commit, kv.soon()).unwrap();
+            begun.elapsed()
+        };
+        let best = (0..10).map(once).min().unwrap();
+        println!("{:10} {} pages read, {what}: {best:?}", ctx.engine.name, reads.len());
+    };
+    let before = kv.now();
+    time("nothing since", before, &reads, &[]);
+    time("5,000 written", before, &[], &writes);
+    time("50,000 written since", before, &reads, &[]);
+    for n in 0..10_000 {
+        let commit = Commit {
+            write_conflicts: (0..4).map(|m| page(2 * (n * 4 + m) + 1)).collect(),
+            ..Commit::default()
+        };
+        kv.commit_at(commit, kv.soon()).unwrap();
+    }
+    time("10,000 commits of 4 pages since", before, &reads, &[]);
+    time("10,000 commits of 4 pages since", before, &reads[..20], &[]);
+    time("nothing since", kv.now(), &reads, &[]);
 }
 
 /// Processor time of this process, in hundredths of a second.

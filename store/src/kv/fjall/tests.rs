@@ -117,6 +117,32 @@ fn a_whole_journal_is_left_alone() {
 }
 
 #[test]
+fn damage_where_nothing_may_be_lost_is_refused_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    three_commits(dir.path());
+    open(dir.path()).unwrap().close().unwrap();
+    let (path, good) = journal(dir.path());
+    for at in [0, find(&good, &[2; 64]) + 100, good.len() - 1] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        std::fs::write(&path, &bytes).unwrap();
+        let error = refused(dir.path());
+        assert!(matches!(&error, Error::Corrupt { what } if what.contains("0.jnl")), "{error}");
+        assert_eq!(journal(dir.path()).1, bytes, "what is left can still be read");
+    }
+    std::fs::write(&path, &good).unwrap();
+    let engine = open(dir.path()).unwrap();
+    assert!(!engine.recovered() && value(&engine, "last").is_some());
+    drop(engine);
+    assert!(!dir.path().join(CLEAN_FILE).exists());
+
+    // A journal that is no longer written to.
+    std::fs::copy(&path, path.with_file_name("1.jnl")).unwrap();
+    std::fs::write(&path, &good[..good.len() - 1]).unwrap();
+    assert!(matches!(refused(dir.path()), Error::Corrupt { .. }));
+}
+
+#[test]
 fn what_a_killed_creation_leaves_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let files = dir.path().join(FILES);
