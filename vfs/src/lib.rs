@@ -81,6 +81,12 @@ pub unsafe fn load_extension(
     unsafe { ffi::load_extension(db, message, routines, connect::connect) }
 }
 
+/// Whether the SQLite connection at that address has a database in Interleaf.
+#[must_use]
+pub fn uses_interleaf(connection: *mut c_void) -> bool {
+    conn::Session::existing(connection as usize).is_some()
+}
+
 /// Counts a transaction that was run again for the application, in the statistics of the
 /// SQLite connection at that address.
 pub fn count_retry(connection: *mut c_void) {

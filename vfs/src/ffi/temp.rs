@@ -10,8 +10,9 @@ use super::registered::Registered;
 use crate::code::{CANTOPEN, Failure, IOERR, OK, Outcome};
 use crate::conn::{Temp, TempFile};
 
-/// Most bytes passed to the base VFS in one call.
-const MAX_CALL_BYTES: usize = 1 << 30;
+/// Most bytes passed to the base VFS in one call: SQLite itself asks for a page at most, and
+/// its unix VFS takes a length modulo 128 KiB and calls what is missing then a full disk.
+const MAX_CALL_BYTES: usize = 1 << 16;
 
 impl Temp for Registered {
     fn open(&self) -> Outcome<Box<dyn TempFile>> {
