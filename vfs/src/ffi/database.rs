@@ -25,6 +25,8 @@ pub struct OurFile {
 pub struct Database {
     ours: &'static Registered,
     path: Vec<u8>,
+    /// What `PRAGMA mmap_size` was set to, in bytes.
+    mmap_bytes: i64,
     /// The connection's side of it.
     pub file: DatabaseFile,
 }
@@ -67,7 +69,7 @@ pub unsafe fn open(
     let opened = DatabaseFile::open(wanted, &ours.config, ours.connect)?;
     let read_only = opened.is_read_only();
     ours.opened(path);
-    let state = Box::new(Database { ours, path: path.to_vec(), file: opened });
+    let state = Box::new(Database { ours, path: path.to_vec(), mmap_bytes: 0, file: opened });
     // SAFETY: the caller's promise.
     unsafe {
         (*file.cast::<OurFile>()).state = Box::into_raw(state).cast();
@@ -236,8 +238,13 @@ unsafe extern "C" fn file_control(file: *mut File, op: c_int, arg: *mut c_void) 
                 FCNTL_VFSNAME => *arg.cast::<*mut c_char>() = database.ours.api.text("interleaf"),
                 FCNTL_HAS_MOVED | FCNTL_LAST_ERRNO => *arg.cast::<c_int>() = 0,
                 FCNTL_POWERSAFE_OVERWRITE => *arg.cast::<c_int>() = 1,
-                // Pages are not mapped; SQLite then reads them.
-                FCNTL_MMAP_SIZE | FCNTL_SIZE_HINT => {}
+                FCNTL_MMAP_SIZE => {
+                    let wanted = std::mem::replace(&mut *arg.cast::<i64>(), database.mmap_bytes);
+                    if wanted >= 0 {
+                        database.mmap_bytes = wanted;
+                    }
+                }
+                FCNTL_SIZE_HINT => {}
                 _ => return Ok(NOTFOUND),
             }
             Ok(OK)
