@@ -171,13 +171,17 @@ impl Store {
     }
 
     fn remove_staged_pages(&self, id: CommitId, deadline: Deadline) -> Result<()> {
-        let range = keys::staged_pages(id, None);
+        let mut range = keys::staged_pages(id, None);
         loop {
             let entries = self.retrying(deadline, || {
                 let scan = Scan { range: range.clone(), reverse: false, limit: STEP };
                 Ok(self.kv.snapshot(deadline)?.scan(&scan)?)
             })?;
             let more = entries.len() == STEP;
+            // On from here: an engine passes over what was removed at a cost.
+            if let Some((last, _)) = entries.last() {
+                range.start = keys::after(last);
+            }
             let deletes: Vec<Mutation> = entries
                 .into_iter()
                 .map(|(key, _)| Mutation::Delete { key: key.to_vec() })

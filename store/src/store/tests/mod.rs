@@ -6,6 +6,7 @@ mod catalog;
 mod common;
 mod faults;
 mod history;
+mod memory;
 mod model;
 mod refusals;
 mod staging;
