@@ -69,6 +69,8 @@ pub enum Command {
     Verify(cmd::verify::Args),
     /// Show the store: engine, databases, counters, disk
     Status(cmd::status::Args),
+    /// Serve a store to clients, on this machine and others
+    Serve(cmd::serve::Args),
     /// Run a program with its SQLite databases in the store
     Exec(cmd::exec::Args),
     /// Open a database in the sqlite3 program

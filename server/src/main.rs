@@ -9,6 +9,7 @@ mod human;
 mod libraries;
 mod logging;
 mod progress;
+mod serve;
 mod snapshot;
 mod source;
 mod table;

@@ -40,6 +40,12 @@ impl Source {
         ensure!(pages > 0, "{shown} has no pages: there is nothing to import");
         let first = source.page_one()?;
         let header = Header::parse(&first).with_context(|| format!("{shown}"))?;
+        // SQLite takes a last page that is cut short for one that ends in zeros. Where there
+        // is a WAL, that page may be in it.
+        let whole = u64::from(header.page_size.get());
+        if !has_wal(path) && std::fs::metadata(path)?.len() % whole != 0 {
+            bail!("{shown} is damaged or cut short: {}", lengths(path));
+        }
         source.allocation = Allocation {
             pages: PageCount(u32::try_from(pages).context("too many pages")?),
             ..header.allocation()
@@ -99,10 +105,7 @@ impl Source {
 /// last would move a WAL that is there into the file, a reader does not.
 fn begin_gently(path: &Path) -> rusqlite::Result<Connection> {
     let (read, write) = (OpenFlags::SQLITE_OPEN_READ_ONLY, OpenFlags::SQLITE_OPEN_READ_WRITE);
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    let has_wal = std::fs::metadata(wal).is_ok_and(|meta| meta.len() > 0);
-    let (first, second) = if has_wal { (read, write) } else { (write, read) };
+    let (first, second) = if has_wal(path) { (read, write) } else { (write, read) };
     match begin(path, first) {
         // A hot journal, a WAL whose index is lost, a folder that is not ours.
         Err(error)
@@ -115,6 +118,13 @@ fn begin_gently(path: &Path) -> rusqlite::Result<Connection> {
         }
         other => other,
     }
+}
+
+/// Whether a WAL that is not empty lies beside the file.
+fn has_wal(path: &Path) -> bool {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    std::fs::metadata(wal).is_ok_and(|meta| meta.len() > 0)
 }
 
 /// Opens the file and takes the snapshot: the first read of a transaction does.

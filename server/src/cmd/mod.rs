@@ -7,6 +7,7 @@ pub mod exec;
 pub mod export;
 pub mod import;
 pub mod log;
+pub mod serve;
 pub mod shell;
 pub mod status;
 pub mod verify;
@@ -36,6 +37,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Log(args) => log::run(&context, &args),
         Command::Verify(args) => verify::run(&context, &args),
         Command::Status(args) => status::run(&context, args),
+        Command::Serve(args) => serve::run(&context, args),
         Command::Exec(args) => exec::run(&context, &args),
         Command::Shell(args) => shell::run(&context, &args),
         Command::Bench(args) => bench::run(&context, &args),

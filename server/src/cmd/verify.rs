@@ -164,10 +164,11 @@ fn print(finding: &Finding) -> anyhow::Result<()> {
              integrity_check is clean\n"
         ));
     }
-    out(format_args!(
-        "{target}: DAMAGED: {} of {pages} pages at version {version}\n",
-        damaged.len()
-    ))?;
+    let what = match damaged.len() {
+        0 => "every page has its hash, but SQLite finds it unsound".to_owned(),
+        many => format!("{many} of {pages} pages"),
+    };
+    out(format_args!("{target}: DAMAGED at version {version}: {what}\n"))?;
     for (number, why) in damaged.iter().take(MAX_NAMED) {
         out(format_args!("  page {number}: {why}\n"))?;
     }

@@ -11,8 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::stage::Stage;
 use crate::context::out;
 
-/// The port is left to the system: another server may run on this machine.
-const LINE: &str = "interleaf serve --listen tcp://127.0.0.1:0 --http 127.0.0.1:0";
+/// Where its usual ports are taken it does without them: the desks use its socket.
+const LINE: &str = "interleaf serve";
 
 /// How long a server may take to stop.
 const STOP: Duration = Duration::from_secs(10);

@@ -80,7 +80,8 @@ impl Subspace {
 
     fn key(self, parts: &[&[u8]]) -> Key {
         let len = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
-        let mut key = Vec::with_capacity(len);
+        // An engine may put a version and a part number behind it.
+        let mut key = Vec::with_capacity(len + Version::LEN + 2);
         key.push(self as u8);
         for part in parts {
             key.extend_from_slice(part);

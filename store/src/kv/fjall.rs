@@ -1,7 +1,7 @@
 //! The embedded engine on disk: fjall, a log-structured tree.
 //!
-//! In the store's directory: `LOCK` (see [`DirLock`]) and `fjall/`, fjall's own files,
-//! with the keyspaces `records`, `content` (keys that begin with `c`) and `engine`:
+//! In the store's directory: `LOCK` (see [`DirLock`]), `CLEAN` (only after a clean end, when
+//! no journal may be damaged) and `fjall/`, fjall's own files, with the keyspaces `records`, `content` (keys that begin with `c`) and `engine`:
 //!
 //! | key in `engine` | value |
 //! |---|---|
@@ -21,6 +21,7 @@
 
 mod error;
 mod journal;
+mod layout;
 mod view;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use self::error::{guarded, kv_error, open_error};
+use self::error::{guarded, kv_error};
 use self::view::{BULK_BUFFER_BYTES, RECORDS_BUFFER_BYTES, Spaces, View};
 use super::group::{ApplyError, Group, RESERVED_VERSIONS, Storage, WINDOW_BYTES};
 use super::mem::LIMITS;
@@ -44,6 +45,9 @@ use crate::types::Version;
 
 /// fjall's own directory in the store's.
 const FILES: &str = "fjall";
+
+/// There after a clean end, empty.
+const CLEAN_FILE: &str = "CLEAN";
 
 /// Schema version of the values in the keyspace `engine`.
 const SCHEMA: u8 = 1;
@@ -78,28 +82,35 @@ impl FjallEngine {
         std::fs::create_dir_all(path).map_err(io)?;
         let lock = DirLock::acquire(path)?;
         let files = path.join(FILES);
-        remove_unfinished(&files)?;
+        layout::check(&files)?;
+        let clean = path.join(CLEAN_FILE).try_exists().map_err(io)?;
+        check_journals(&files, clean)?;
         let db = open_files(&files, memory_bytes)?;
-        let (storage, newest, bound) = FjallStorage::over(db, files, lock)?;
+        let (storage, newest, bound) = FjallStorage::over(db, path, lock)?;
+        if clean {
+            // Durably, before anything is written that may be lost by right.
+            std::fs::remove_file(path.join(CLEAN_FILE)).and_then(|()| sync(path)).map_err(io)?;
+        }
         Ok(Self::over(storage, env, newest, bound, WINDOW_BYTES))
     }
 }
 
-/// Removes what a process left that died while it created the store: before the version
-/// marker is written there is no keyspace, and nothing was ever acknowledged.
-fn remove_unfinished(files: &Path) -> Result<()> {
-    let io = |e: std::io::Error| Error::Io { what: format!("{}: {e}", files.display()) };
-    if !files.try_exists().map_err(io)? || files.join("version").try_exists().map_err(io)? {
+fn check_journals(files: &Path, clean: bool) -> Result<()> {
+    if !files.is_dir() {
         return Ok(());
     }
-    let keyspaces = files.join("keyspaces");
-    if keyspaces.try_exists().map_err(io)?
-        && std::fs::read_dir(&keyspaces).map_err(io)?.next().is_some()
-    {
-        let what = format!("{}: the engine's version marker is missing", files.display());
-        return Err(Error::Corrupt { what });
+    match journal::damaged(files, clean) {
+        Ok(None) => Ok(()),
+        Ok(Some(path)) => {
+            Err(Error::Corrupt { what: format!("the engine's journal {}", path.display()) })
+        }
+        Err(e) => Err(Error::Io { what: format!("{}: {e}", files.display()) }),
     }
-    std::fs::remove_dir_all(files).map_err(io)
+}
+
+/// Makes the names in a directory, or a file, durable.
+fn sync(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(path)?.sync_all()
 }
 
 fn open_files(files: &Path, memory_bytes: u64) -> Result<Database> {
@@ -119,13 +130,13 @@ fn open_files(files: &Path, memory_bytes: u64) -> Result<Database> {
         Err(error) => error,
     };
     if !matches!(error, fjall::Error::JournalRecovery(_)) {
-        return Err(open_error(&name, &error));
+        return Err(kv_error(&name, &error).into());
     }
     let cut = journal::cut_torn_end(files)
         .map_err(|e| Error::Io { what: format!("{name}: repairing the journal: {e}") })?;
-    let Some(bytes) = cut else { return Err(open_error(&name, &error)) };
+    let Some(bytes) = cut else { return Err(kv_error(&name, &error).into()) };
     tracing::warn!(%name, bytes, %error, "the journal's end was written in part; cut off");
-    open()?.map_err(|error| open_error(&name, &error))
+    open()?.map_err(|error| kv_error(&name, &error).into())
 }
 
 /// fjall under a [`FjallEngine`].
@@ -133,7 +144,7 @@ pub struct FjallStorage {
     db: Database,
     spaces: Spaces,
     engine: Keyspace,
-    files: PathBuf,
+    path: PathBuf,
     recovered: bool,
     // Dropped last, as fields are in their order.
     _lock: DirLock,
@@ -142,8 +153,8 @@ pub struct FjallStorage {
 impl FjallStorage {
     /// Takes over an opened database; gives the newest version issued and the bound of
     /// those reserved.
-    fn over(db: Database, files: PathBuf, lock: DirLock) -> Result<(Self, Version, u64)> {
-        let name = files.display().to_string();
+    fn over(db: Database, path: &Path, lock: DirLock) -> Result<(Self, Version, u64)> {
+        let name = path.display().to_string();
         let (spaces, engine, empty, reserved, clean) = guarded(&name, || {
             let spaces = Spaces::open(&db)?;
             let options = || KeyspaceCreateOptions::default().max_memtable_size(1 << 20);
@@ -166,7 +177,7 @@ impl FjallStorage {
             }
         };
         let recovered = reserved.is_some() && clean.is_none();
-        let storage = Self { db, spaces, engine, files, recovered, _lock: lock };
+        let storage = Self { db, spaces, engine, path: path.to_owned(), recovered, _lock: lock };
         // The mark goes with the same write: from here on this process is the last one.
         let bound = newest.saturating_add(RESERVED_VERSIONS);
         storage.reserve(bound)?;
@@ -279,11 +290,16 @@ impl Storage for FjallStorage {
 
     /// Bytes given to the files, which are sparse.
     fn disk_bytes(&self) -> Option<u64> {
-        allocated(&self.files).ok()
+        allocated(&self.path.join(FILES)).ok()
     }
 
     fn close(&self, newest: Version) -> KvResult<()> {
-        self.record(newest.commit().saturating_add(1), Some(newest.commit()))
+        self.record(newest.commit().saturating_add(1), Some(newest.commit()))?;
+        let file = self.path.join(CLEAN_FILE);
+        std::fs::File::create(&file)
+            .and_then(|_| sync(&file))
+            .and_then(|()| sync(&self.path))
+            .map_err(|e| KvError::Io { what: format!("{}: {e}", file.display()) })
     }
 }
 
@@ -304,3 +320,6 @@ fn allocated(directory: &Path) -> std::io::Result<u64> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
-use super::conflict::Window;
+use super::conflict::{RangeSet, Window};
 use super::prepare::{Op, Prepared, fill};
 use super::txn::Overlay;
 use super::{
@@ -186,6 +186,8 @@ struct Batch {
     durability: Durability,
     published: Vec<(Version, Option<OnPublish>)>,
     results: Vec<KvResult<Version>>,
+    /// What was read, kept so that it is freed when no other commit waits for it.
+    spent: Vec<RangeSet>,
 }
 
 impl<S: Storage> Group<S> {
@@ -225,12 +227,13 @@ impl<S: Storage> Group<S> {
     }
 
     /// Whether commits are over.
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn has_ended(&self) -> bool {
         self.ended.get().is_some()
     }
 
     /// Ends commits and reads, between two batches, and leaves no mark of it.
-    #[cfg(feature = "sim")]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn kill(&self, what: &str) {
         let _core = lock(&self.core);
         self.end(what.to_owned());
@@ -395,6 +398,7 @@ impl<S: Storage> Group<S> {
                 publish(version, call);
             }
         }
+        drop(core);
         self.wake_watchers();
         batch.results
     }
@@ -416,9 +420,12 @@ impl<S: Storage> Group<S> {
             durability: Durability::Buffered,
             published: Vec::with_capacity(commits.len()),
             results: Vec::with_capacity(commits.len()),
+            spent: Vec::with_capacity(commits.len()),
         };
         for commit in commits {
-            if let Err(error) = core.window.check(commit.snapshot, &commit.reads) {
+            let checked = core.window.check(commit.snapshot, &commit.reads);
+            batch.spent.push(commit.reads);
+            if let Err(error) = checked {
                 batch.results.push(Err(error));
                 continue;
             }
@@ -584,3 +591,6 @@ pub(super) const fn timeout(deadline: Deadline) -> KvError {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,7 +128,7 @@ impl Shared {
     }
 }
 
-#[cfg(feature = "sim")]
+#[cfg(any(test, feature = "sim"))]
 impl MemStorage {
     /// Reads of now.
     pub(super) fn now(&self) -> View {
@@ -148,7 +148,7 @@ impl MemStorage {
     }
 }
 
-#[cfg(feature = "sim")]
+#[cfg(any(test, feature = "sim"))]
 impl View {
     /// The batch up to which it sees.
     pub(super) const fn batch(&self) -> u64 {

@@ -19,7 +19,7 @@ mod group;
 pub mod mem;
 mod prepare;
 mod retry;
-#[cfg(feature = "sim")]
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod txn;
 

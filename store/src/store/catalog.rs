@@ -15,7 +15,7 @@ use crate::env::Deadline;
 use crate::error::{Error, Result};
 use crate::format::keys::{self, Subspace};
 use crate::format::records::{self, BranchRow, DatabaseRow, Parent};
-use crate::kv::{Mutation, OnPublish, Reads, Scan, Txn, TxnError};
+use crate::kv::{KvError, Mutation, OnPublish, Reads, Scan, Txn, TxnError};
 use crate::types::{BranchId, DatabaseId, DatabaseName, DomainId, Version};
 
 /// Names that one step of a listing takes.
@@ -104,7 +104,7 @@ impl Store {
         mut body: impl FnMut(&mut dyn Txn) -> Result<Vec<(BranchId, Event)>, TxnError>,
     ) -> Result<Option<Version>> {
         self.kv.transact(deadline, &mut |txn| {
-            let events = body(txn)?;
+            let events = body(txn).map_err(engine_failed)?;
             if let Some(call) = self.on_events(events) {
                 txn.on_publish(call);
             }
@@ -341,6 +341,16 @@ impl Store {
             Ok(vec![(branch, Event::Watermark(version))])
         })?;
         Ok(())
+    }
+}
+
+/// What a body's reads could not get from the engine now is to be tried again.
+fn engine_failed(error: TxnError) -> TxnError {
+    match error {
+        TxnError::Abort(Error::Unavailable { what }) => {
+            TxnError::Engine(KvError::Unavailable { what })
+        }
+        other => other,
     }
 }
 

@@ -207,11 +207,12 @@ impl Store {
             if from < view.watermark(branch)? {
                 return Err(Error::Conflict { what: format!("the snapshot {from} (now pruned)") });
             }
-            view.walk_log(&part.lineage, from, now, &mut |version, record| match part
-                .conflict_with(version, &record)
-            {
-                Some(what) => Err(Error::Conflict { what }),
-                None => Ok(true),
+            view.walk_log(&part.lineage, from, now, &mut |version, record| {
+                self.env.remaining(deadline)?;
+                match part.conflict_with(version, &record) {
+                    Some(what) => Err(Error::Conflict { what }),
+                    None => Ok(true),
+                }
             })?;
         }
         Ok(Verdict::Clear(now))

@@ -25,14 +25,15 @@ use crate::format::log::LogRecord;
 use crate::kv::Reads;
 use crate::types::{BranchId, Version};
 
-/// Bytes of log entries kept for one branch.
-const LOG_BYTES_PER_BRANCH: usize = 256 << 10;
+/// Bytes of log entries kept for one branch. Small in unit tests, as the two below, so that
+/// those see what happens past it.
+const LOG_BYTES_PER_BRANCH: usize = if cfg!(test) { 2 << 10 } else { 256 << 10 };
 
 /// Branches kept; past it one is forgotten and loaded again when it is next used.
-const MAX_BRANCHES: usize = 1024;
+const MAX_BRANCHES: usize = if cfg!(test) { 3 } else { 1024 };
 
 /// Allocations kept for one branch.
-const MAX_ALLOCATIONS: usize = 64;
+const MAX_ALLOCATIONS: usize = if cfg!(test) { 3 } else { 64 };
 
 /// What a commit does to the published state.
 #[derive(Clone, Debug)]

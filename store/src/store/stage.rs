@@ -16,14 +16,15 @@ use crate::types::{BranchId, CommitId, ContentHash, PageNumber, PageSize};
 
 use super::prepare::MAX_COMMIT_PAGES;
 
-/// Bytes of content given to the engine at once.
-const STAGE_BYTES: u64 = 4 << 20;
+/// Bytes of content given to the engine at once. Small in unit tests, as the two below, so
+/// that those see more than one step.
+const STAGE_BYTES: u64 = if cfg!(test) { 8 << 10 } else { 4 << 20 };
 
 /// Bytes of pages past which a commit's content is written ahead of it.
-const SPILL_BYTES: u64 = 8 << 20;
+const SPILL_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 8 << 20 };
 
 /// Records swept, or read, at once.
-const STEP: usize = 4096;
+const STEP: usize = if cfg!(test) { 3 } else { 4096 };
 
 impl Store {
     pub(super) fn stage_now(&self, request: &StageRequest, deadline: Deadline) -> Result<()> {
@@ -170,13 +171,17 @@ impl Store {
     }
 
     fn remove_staged_pages(&self, id: CommitId, deadline: Deadline) -> Result<()> {
-        let range = keys::staged_pages(id, None);
+        let mut range = keys::staged_pages(id, None);
         loop {
             let entries = self.retrying(deadline, || {
                 let scan = Scan { range: range.clone(), reverse: false, limit: STEP };
                 Ok(self.kv.snapshot(deadline)?.scan(&scan)?)
             })?;
             let more = entries.len() == STEP;
+            // On from here: an engine passes over what was removed at a cost.
+            if let Some((last, _)) = entries.last() {
+                range.start = keys::after(last);
+            }
             let deletes: Vec<Mutation> = entries
                 .into_iter()
                 .map(|(key, _)| Mutation::Delete { key: key.to_vec() })

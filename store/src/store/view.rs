@@ -13,8 +13,8 @@ use crate::types::{BranchId, DatabaseId, DomainId, PageNumber, Version};
 /// Deepest chain of parents that is followed; deeper ones are flattened long before.
 pub(super) const MAX_DEPTH: usize = 1024;
 
-/// Entries that one step of a long scan takes.
-const SCAN_STEP: usize = 512;
+/// Entries that one step of a long scan takes; few in unit tests, for more steps.
+const SCAN_STEP: usize = if cfg!(test) { 3 } else { 512 };
 
 /// A branch and its parents. What it says never changes while the branch lives.
 #[derive(Clone, Debug)]

@@ -68,6 +68,7 @@ impl fmt::Display for PageCount {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageSize(u32);
 
+#[expect(clippy::len_without_is_empty, reason = "no page is empty")]
 impl PageSize {
     /// SQLite's smallest page.
     pub const MIN: Self = Self(512);

@@ -23,6 +23,11 @@ impl PageSet {
         self.0.insert(page.get())
     }
 
+    /// Adds the pages `first..=last`, as far as there are such.
+    pub fn insert_range(&mut self, first: u32, last: u32) {
+        self.0.insert_range(first.max(1)..=last.min(PageNumber::MAX));
+    }
+
     /// Whether `page` is in the set.
     #[must_use]
     pub fn contains(&self, page: PageNumber) -> bool {

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use interleaf_store::Error;
 use interleaf_store::env::Env;
 use interleaf_store::kv::fjall::FjallEngine;
-use interleaf_store::kv::{Commit, Durability, Mutation};
+use interleaf_store::kv::{Commit, Durability, Kv, Mutation, Scan};
 use interleaf_store::types::Version;
 
-use crate::support::{Case, Ctx, Open, case, point, put, text, threads};
+use crate::support::{Case, Ctx, Open, Random, case, point, put, text, threads};
 
 pub const CASES: &[Case] = &[
     case!(Persistent, everything_survives_a_clean_end),
@@ -21,10 +22,13 @@ pub const CASES: &[Case] = &[
     case!(Fjall, a_snapshot_of_an_earlier_life_is_too_old),
     case!(Fjall, kill_9_loses_nothing_acknowledged),
     case!(Fjall, a_held_directory_names_its_holder),
+    case!(Fjall, damaged_files_end_no_process),
 ];
 
 /// Set for a child process: the directory of its store.
 const CHILD: &str = "INTERLEAF_CONFORMANCE_CHILD";
+/// Set for a child that is only to read.
+const READS: &str = "INTERLEAF_CONFORMANCE_READS";
 /// Threads in which a child commits.
 const CHILD_THREADS: usize = 4;
 /// Bytes of a value that a child writes: larger than a journal's buffer every few commits.
@@ -82,6 +86,9 @@ pub fn is_child() -> bool {
 /// Commits without an end, and says what was acknowledged.
 pub fn child() {
     let dir = PathBuf::from(std::env::var_os(CHILD).unwrap());
+    if std::env::var_os(READS).is_some() {
+        return read_what_is_there(&dir);
+    }
     let env = Env::system();
     let kv = Arc::new(FjallEngine::open(&dir, 64 << 20, env.clone()).unwrap());
     let open = Open { kv, env };
@@ -104,6 +111,100 @@ pub fn child() {
             out.flush().unwrap();
         }
     });
+}
+
+/// Opens and reads a store that may be damaged: errors are as good as values, an end by a
+/// signal is what the parent looks for.
+fn read_what_is_there(dir: &Path) {
+    std::panic::set_hook(Box::new(|_| {}));
+    let env = Env::system();
+    let deadline = env.deadline(Duration::from_secs(20));
+    let kv = match FjallEngine::open(dir, 64 << 20, env) {
+        Ok(kv) => kv,
+        Err(error) => return println!("{error}"),
+    };
+    let snapshot = kv.snapshot(deadline).unwrap();
+    let scan = Scan { range: b"a".to_vec()..b"z".to_vec(), reverse: false, limit: usize::MAX };
+    match snapshot.scan(&scan) {
+        Ok(entries) => println!("{} entries", entries.len()),
+        Err(error) => println!("{error}"),
+    }
+    let mutations = vec![put("after", "1")];
+    match kv.commit_at(Commit { mutations, ..Commit::default() }, deadline) {
+        Ok(version) => println!("committed {version}"),
+        Err(error) => println!("{error}"),
+    }
+}
+
+/// Whatever is wrong with the files, the process that opens them lives on.
+fn damaged_files_end_no_process(ctx: &Ctx) {
+    const SEED: u64 = 4;
+    println!("seed {SEED}");
+    let kv = ctx.open();
+    for n in 0..900 {
+        let key = format!("{}{n}", ["c", "p"][n % 2]);
+        kv.write(vec![put(&key, &n.to_string().repeat(9000))]);
+    }
+    kv.close().unwrap();
+    drop(kv);
+    let mut random = Random::new(SEED);
+    let files = files_below(ctx.place.dir());
+    for round in 0..rounds() {
+        let copy = tempfile::tempdir().unwrap();
+        for file in &files {
+            let to = copy.path().join(file.strip_prefix(ctx.place.dir()).unwrap());
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(file, to).unwrap();
+        }
+        let victim = &files[random.below(files.len())];
+        let victim = copy.path().join(victim.strip_prefix(ctx.place.dir()).unwrap());
+        let what = damage(&mut random, &victim);
+        let output = Command::new(std::env::current_exe().unwrap())
+            .env(CHILD, copy.path())
+            .env(READS, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let status = output.status;
+        assert!(status.code().is_some(), "{round}: {what} of {victim:?}: {status}: {said}");
+    }
+}
+
+/// More of them on demand: each takes a process.
+fn rounds() -> usize {
+    std::env::var("INTERLEAF_DAMAGE_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap())
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}
+
+/// Does something bad to a file; says what.
+fn damage(random: &mut Random, path: &Path) -> String {
+    let mut bytes = std::fs::read(path).unwrap();
+    let used = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
+    let at = random.below(used.max(1));
+    match random.below(4) {
+        0 => {
+            std::fs::remove_file(path).unwrap();
+            return "removal".into();
+        }
+        1 => bytes.truncate(at),
+        2 => {
+            let end = bytes.len().min(at + 1 + random.below(5000));
+            bytes[at..end].fill(0);
+        }
+        _ if used > 0 => bytes[at] ^= 1 << random.below(8),
+        _ => {}
+    }
+    std::fs::write(path, bytes).unwrap();
+    format!("damage at {at}")
 }
 
 fn spawn_child(ctx: &Ctx) -> Child {

@@ -32,6 +32,8 @@ pub(super) fn connect(
         let answer = match answer {
             Some(Ok(client)) => return Ok(client),
             Some(Err(Error::Unavailable { what })) => what,
+            // Time is up, but who holds the directory can still be told.
+            Some(Err(error @ Error::Timeout { .. })) => error.to_string(),
             Some(Err(error)) => return Err(error),
             None => "it has no socket".into(),
         };

@@ -4,11 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fjall::LsmError;
 
-use crate::error::Error;
 use crate::kv::{KvError, KvResult};
-
-/// The newest format of the engine's files that this program knows.
-const KNOWN_FORMAT: u32 = 3;
 
 /// Runs `call`, which asks the engine for `what`; a panic in it (damaged files can cause
 /// one) is an error like others.
@@ -31,22 +27,5 @@ pub(super) fn kv_error(what: &str, error: &fjall::Error) -> KvError {
         }
         Fjall::Locked => KvError::Unavailable { what: format!("{what}: held by another process") },
         other => KvError::Corrupt { what: format!("{what}: {other:?}") },
-    }
-}
-
-/// `error`, met when the store in `path` was opened.
-pub(super) fn open_error(path: &str, error: &fjall::Error) -> Error {
-    match error {
-        fjall::Error::InvalidVersion(found) => match found {
-            Some(found) => Error::FormatVersion {
-                what: format!("the engine's files in {path}"),
-                found: u32::from(u8::from(*found)),
-                known: KNOWN_FORMAT,
-            },
-            None => Error::Corrupt {
-                what: format!("{path}: the engine's files are of an unknown format"),
-            },
-        },
-        other => kv_error(path, other).into(),
     }
 }

@@ -1,4 +1,11 @@
-//! Repair of a journal's end.
+//! What fjall's journals must be, and repair of the newest one's end.
+//!
+//! fjall drops whatever does not decode, and all behind it, without a word. That is right
+//! for the end of the newest journal after an unclean end, and nowhere else: a journal that
+//! is no longer written to was made durable as a whole, and so was the newest one by a
+//! clean end. Damage there is an error, found before fjall is let at it.
+//!
+//! # The end of the newest journal
 //!
 //! A power failure may leave the end of the newest journal written in part: pages of a
 //! file reach the disk in any order. fjall drops an end that is cut short or does not
@@ -13,7 +20,7 @@
 //! keyspace (8)), and one end entry (tag 3, XXH3 of all between (8), `FJL` 3).
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -27,10 +34,27 @@ const TRAILER: [u8; 4] = *b"FJL\x03";
 /// Bytes of an item before its key, the tag included.
 const ITEM_HEAD: usize = 1 + 1 + 1 + 8 + 2 + 4 + 4;
 
+/// The first journal in `directory` that is damaged where it must be whole: all of them
+/// after a clean end, else all but the newest.
+pub(super) fn damaged(directory: &Path, clean: bool) -> std::io::Result<Option<PathBuf>> {
+    let mut journals = journals(directory)?;
+    if !clean {
+        journals.pop();
+    }
+    for (_, path) in journals {
+        let file = File::open(&path)?;
+        let whole = whole_batches(&file)?;
+        if !only_zeros(&file, whole)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
 /// Cuts the newest journal in `directory` behind its last whole batch. Gives the number
 /// of bytes before the cut, or `None` where nothing had to be cut.
 pub(super) fn cut_torn_end(directory: &Path) -> std::io::Result<Option<u64>> {
-    let Some(path) = newest_journal(directory)? else { return Ok(None) };
+    let Some((_, path)) = journals(directory)?.pop() else { return Ok(None) };
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let whole = whole_batches(&file)?;
     if whole == file.metadata()?.len() {
@@ -41,17 +65,36 @@ pub(super) fn cut_torn_end(directory: &Path) -> std::io::Result<Option<u64>> {
     Ok(Some(whole))
 }
 
-fn newest_journal(directory: &Path) -> std::io::Result<Option<PathBuf>> {
-    let mut newest = None;
+/// The journals, oldest first.
+fn journals(directory: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
+    let mut journals = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
         if path.extension().is_none_or(|extension| extension != "jnl") {
             continue;
         }
         let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
-        newest = newest.max(number.map(|number| (number, path)));
+        journals.extend(number.map(|number| (number, path)));
     }
-    Ok(newest.map(|(_, path)| path))
+    journals.sort_unstable();
+    Ok(journals)
+}
+
+/// Whether nothing was written behind `from`: journals are made longer than they are.
+fn only_zeros(file: &File, from: u64) -> std::io::Result<bool> {
+    let mut input = BufReader::with_capacity(1 << 16, file);
+    input.seek(SeekFrom::Start(from))?;
+    loop {
+        let part = input.fill_buf()?;
+        if part.is_empty() {
+            return Ok(true);
+        }
+        if part.iter().any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+        let length = part.len();
+        input.consume(length);
+    }
 }
 
 /// Bytes of `file` up to the end of the last batch before which all are whole.

@@ -26,8 +26,9 @@ pub fn name(text: &str) -> DatabaseName {
     DatabaseName::new(text).unwrap()
 }
 
+/// A deadline that is far enough also for simulated clocks, which tests move by days.
 pub fn soon() -> Deadline {
-    Env::system().deadline(Duration::from_secs(10))
+    Env::system().deadline(Duration::from_secs(30 * 86_400))
 }
 
 pub fn mem_store() -> Arc<Store> {
@@ -188,5 +189,52 @@ impl<'a> Tx<'a> {
 
     pub fn commit(&self) -> Result<CommitReply> {
         self.db.store.commit(&self.request(), soon())
+    }
+}
+
+/// Seeded choices.
+pub struct Dice(rand::rngs::StdRng);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        use rand::SeedableRng;
+        Self(rand::rngs::StdRng::seed_from_u64(seed))
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u32) -> u32 {
+        use rand::Rng;
+        self.0.next_u32() % bound
+    }
+
+    /// Whether something that happens `percent` times in a hundred happens now.
+    pub fn percent(&mut self, percent: u32) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of `items`, by its place.
+    pub fn index(&mut self, items: usize) -> usize {
+        self.below(u32::try_from(items).unwrap()) as usize
+    }
+}
+
+/// Runs a property for some seeds, `INTERLEAF_SEEDS_TIMES` as many, or for the one in
+/// `INTERLEAF_SEED`; prints the seed of a run that failed.
+pub fn for_seeds(seeds: std::ops::Range<u64>, property: impl Fn(u64)) {
+    struct Named(u64);
+    impl Drop for Named {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("failed with seed {}: run again with INTERLEAF_SEED={}", self.0, self.0);
+            }
+        }
+    }
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let one = number("INTERLEAF_SEED");
+    let factor = number("INTERLEAF_SEEDS_TIMES").unwrap_or(1);
+    let all = seeds.start..seeds.end * factor;
+    for seed in one.map_or(all, |seed| seed..seed + 1) {
+        let _named = Named(seed);
+        property(seed);
     }
 }

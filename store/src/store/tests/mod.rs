@@ -1,4 +1,14 @@
 //! Tests of the store over its engines.
 
 mod basic;
+mod branches;
+mod catalog;
 mod common;
+mod faults;
+mod history;
+mod memory;
+mod model;
+mod refusals;
+mod staging;
+mod transfers;
+mod world;

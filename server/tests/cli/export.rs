@@ -1,0 +1,54 @@
+//! export: any version, complete or not at all.
+
+use std::fs;
+
+use crate::support::{FILL, Place, count};
+
+#[test]
+fn a_file_that_is_there_stays_unless_forced() {
+    let place = Place::new();
+    place.sqlite_file("a.db", FILL);
+    place.ok(["import", "a.db"]);
+    fs::write(place.path("there"), "mine").unwrap();
+    place.run(["export", "a.db", "there"]).failed(1, &["there", "--force"]);
+    assert_eq!(fs::read(place.path("there")).unwrap(), b"mine");
+    place.ok(["export", "a.db", "there", "--force"]);
+    assert_eq!(count(&place.path("there"), "t"), 2000);
+    assert_eq!(place.names(), ["a.db", "there"], "no temporary file stays");
+}
+
+#[test]
+fn a_journal_or_wal_in_the_way_is_named() {
+    let place = Place::new();
+    place.sqlite_file("a.db", FILL);
+    place.ok(["import", "a.db"]);
+    for suffix in ["-wal", "-journal"] {
+        let other = place.path(&format!("x.db{suffix}"));
+        fs::write(&other, "somebody's").unwrap();
+        place.run(["export", "a.db", "x.db", "--force"]).failed(1, &[suffix, "in the way"]);
+        fs::remove_file(other).unwrap();
+    }
+    assert!(!place.path("x.db").exists());
+    place.ok(["export", "a.db", "x.db"]);
+}
+
+#[test]
+fn what_cannot_be_exported_leaves_no_file() {
+    let place = Place::new();
+    place.sqlite_file("a.db", FILL);
+    place.ok(["import", "a.db"]);
+    place.run(["export", "nope", "x.db"]).failed(1, &["\"nope\"", "does not exist"]);
+    let ran = place.run(["export", "a.db@1999-01-01T00:00:00Z", "x.db"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    place.run(["export", "a.db", "none/x.db"]).failed(1, &["none"]);
+    place.run(["export", "a.db", "store"]).failed(1, &["directory"]);
+    assert_eq!(place.names(), ["a.db"]);
+}
+
+#[test]
+fn a_database_without_pages_is_an_empty_file() {
+    let place = Place::new();
+    place.ok(["db", "create", "a"]);
+    place.ok(["export", "a", "x.db"]);
+    assert_eq!(fs::metadata(place.path("x.db")).unwrap().len(), 0);
+}

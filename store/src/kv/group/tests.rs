@@ -1,0 +1,274 @@
+use std::sync::atomic::AtomicU32;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::*;
+use crate::kv::mem::{MemStorage, View};
+use crate::kv::{KeyRange, Mutation};
+
+/// What the test storage is to do with its next batch.
+enum Order {
+    Apply,
+    Fail(ApplyError),
+    Panic,
+}
+
+/// In memory, but each batch waits for an order; without one left it applies.
+struct Ordered {
+    mem: MemStorage,
+    orders: Mutex<mpsc::Receiver<Order>>,
+    /// Batches that have come in.
+    begun: AtomicU32,
+    durabilities: Mutex<Vec<Durability>>,
+    reserved: Mutex<Vec<u64>>,
+}
+
+impl Storage for Ordered {
+    type View = View;
+
+    fn name(&self) -> &'static str {
+        "ordered"
+    }
+
+    fn limits(&self) -> Limits {
+        self.mem.limits()
+    }
+
+    fn view(&self) -> KvResult<View> {
+        self.mem.view()
+    }
+
+    fn apply(&self, ops: Vec<Op>, durability: Durability) -> Result<(), ApplyError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        lock(&self.durabilities).push(durability);
+        match lock(&self.orders).recv() {
+            Ok(Order::Fail(error)) => Err(error),
+            Ok(Order::Panic) => panic!("on purpose"),
+            Ok(Order::Apply) | Err(_) => self.mem.apply(ops, durability),
+        }
+    }
+
+    fn reserve(&self, bound: u64) -> KvResult<()> {
+        lock(&self.reserved).push(bound);
+        Ok(())
+    }
+}
+
+type TestEngine = Group<Ordered>;
+
+/// An engine, and the way to give it orders.
+fn engine() -> (TestEngine, mpsc::Sender<Order>) {
+    let (send, receive) = mpsc::channel();
+    let storage = Ordered {
+        mem: MemStorage::default(),
+        orders: Mutex::new(receive),
+        begun: AtomicU32::new(0),
+        durabilities: Mutex::default(),
+        reserved: Mutex::default(),
+    };
+    (Group::over(storage, Env::system(), Version::ZERO, 0, WINDOW_BYTES), send)
+}
+
+fn put(key: &str, durability: Durability) -> Commit {
+    let mutations = vec![Mutation::Put { key: key.into(), value: Bytes::from_static(b"1") }];
+    Commit { mutations, durability, ..Commit::default() }
+}
+
+fn within(engine: &TestEngine, ms: u64) -> Deadline {
+    engine.env.deadline(Duration::from_millis(ms))
+}
+
+fn write(engine: &TestEngine, key: &str) -> KvResult<Version> {
+    engine.commit(put(key, Durability::Buffered), within(engine, 60_000))
+}
+
+fn has(engine: &TestEngine, key: &str) -> bool {
+    engine.at_now().unwrap().get(key.as_bytes()).unwrap().is_some()
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    while !done() {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+fn queued(engine: &TestEngine) -> usize {
+    lock(&engine.queue).waiting.len()
+}
+
+fn begun(engine: &TestEngine) -> u32 {
+    engine.storage.begun.load(Ordering::SeqCst)
+}
+
+#[test]
+fn commits_that_wait_become_one_batch_with_the_strongest_durability() {
+    let (engine, orders) = engine();
+    std::thread::scope(|scope| {
+        scope.spawn(|| write(&engine, "first").unwrap());
+        wait_until(|| begun(&engine) == 1);
+        for n in 0..5 {
+            let durability = if n == 3 { Durability::Synced } else { Durability::Buffered };
+            let engine = &engine;
+            scope.spawn(move || {
+                engine.commit(put(&format!("k{n}"), durability), within(engine, 60_000)).unwrap()
+            });
+        }
+        wait_until(|| queued(&engine) == 5);
+        orders.send(Order::Apply).unwrap();
+        orders.send(Order::Apply).unwrap();
+    });
+    assert_eq!(begun(&engine), 2);
+    let durabilities = lock(&engine.storage.durabilities).clone();
+    assert_eq!(durabilities, [Durability::Buffered, Durability::Synced]);
+    assert!((0..5).all(|n| has(&engine, &format!("k{n}"))));
+    assert!(!lock(&engine.queue).led, "G4");
+}
+
+#[test]
+fn commits_of_one_batch_are_validated_against_each_other() {
+    let (engine, orders) = engine();
+    let one = || -> Vec<KeyRange> { vec![b"k".to_vec()..b"l".to_vec()] };
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| write(&engine, "first").unwrap());
+        wait_until(|| begun(&engine) == 1);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let snapshot = engine.at_now().unwrap().version();
+                let commit = Commit {
+                    snapshot,
+                    read_conflicts: one(),
+                    write_conflicts: one(),
+                    ..put("k", Durability::Buffered)
+                };
+                let result = engine.commit(commit, within(&engine, 60_000));
+                results.lock().unwrap().push(result);
+            });
+        }
+        wait_until(|| queued(&engine) == 4);
+        drop(orders);
+    });
+    let results = results.into_inner().unwrap();
+    let conflicts = results.iter().filter(|r| **r == Err(KvError::Conflict)).count();
+    assert_eq!((results.len(), conflicts), (4, 3), "{results:?}");
+    assert_eq!(begun(&engine), 2);
+}
+
+#[test]
+fn a_deadline_ends_the_wait_and_says_what_is_known() {
+    let (engine, orders) = engine();
+    let begin = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| write(&engine, "first").unwrap());
+        wait_until(|| begun(&engine) == 1);
+        // Not taken by a leader: out of the queue, without effect.
+        let result = engine.commit(put("queued", Durability::Buffered), within(&engine, 20));
+        assert_eq!(result, Err(KvError::Timeout { after: Duration::from_millis(20) }));
+        assert_eq!(queued(&engine), 0);
+
+        // Taken: the second of a batch that is under way.
+        scope.spawn(|| {
+            begin.wait();
+            write(&engine, "leads").unwrap()
+        });
+        begin.wait();
+        wait_until(|| queued(&engine) == 1);
+        let late =
+            scope.spawn(|| engine.commit(put("taken", Durability::Buffered), within(&engine, 300)));
+        wait_until(|| queued(&engine) == 2);
+        orders.send(Order::Apply).unwrap();
+        assert_eq!(late.join().unwrap(), Err(KvError::UnknownResult));
+        orders.send(Order::Apply).unwrap();
+    });
+    assert_eq!(begun(&engine), 2);
+    assert!(!has(&engine, "queued"));
+    assert!(has(&engine, "taken"), "its outcome was not known, and is that it was committed");
+}
+
+#[test]
+fn a_failed_write_ends_the_engine_with_its_cause() {
+    let disk = || KvError::Io { what: "disk on fire".into() };
+    for (order, answer) in [
+        (Order::Fail(ApplyError::Unknown(disk())), KvError::UnknownResult),
+        (Order::Fail(ApplyError::Nothing(disk())), disk()),
+    ] {
+        let (engine, orders) = engine();
+        orders.send(Order::Apply).unwrap();
+        write(&engine, "before").unwrap();
+        orders.send(order).unwrap();
+        assert_eq!(write(&engine, "at"), Err(answer));
+        let Err(KvError::Unavailable { what }) = write(&engine, "after") else {
+            panic!("must be unavailable");
+        };
+        assert!(what.contains("disk on fire"), "{what}");
+        assert_eq!(begun(&engine), 2, "G5");
+        assert!(has(&engine, "before") && !has(&engine, "after"), "reads go on");
+        let closed = engine.close();
+        assert!(matches!(closed, Err(KvError::Unavailable { .. })), "no mark of a clean end");
+    }
+}
+
+#[test]
+fn a_panic_in_a_write_leaves_nobody_waiting() {
+    let (engine, orders) = engine();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| write(&engine, "first"));
+        wait_until(|| begun(&engine) == 1);
+        let second = scope.spawn(|| write(&engine, "second"));
+        wait_until(|| queued(&engine) == 1);
+        orders.send(Order::Panic).unwrap();
+        assert_eq!(first.join().unwrap(), Err(KvError::UnknownResult));
+        let second = second.join().unwrap();
+        assert!(matches!(second, Err(KvError::Unavailable { .. })), "{second:?}");
+    });
+    assert!(!lock(&engine.queue).led, "G4");
+}
+
+#[test]
+fn a_panic_in_the_hook_ends_the_engine_before_anything_is_written() {
+    let (engine, _orders) = engine();
+    engine.set_batch_hook(Box::new(|_| panic!("on purpose")));
+    assert_eq!(write(&engine, "a"), Err(KvError::UnknownResult));
+    assert!(matches!(write(&engine, "b"), Err(KvError::Unavailable { .. })));
+    assert_eq!(begun(&engine), 0);
+}
+
+#[test]
+fn versions_are_reserved_before_they_are_issued_and_rarely() {
+    let (engine, orders) = engine();
+    drop(orders);
+    for _ in 0..100 {
+        let version = write(&engine, "a").unwrap();
+        let bound = *lock(&engine.storage.reserved).last().unwrap();
+        assert!(version.commit() < bound, "G2");
+    }
+    assert_eq!(lock(&engine.storage.reserved).len(), 1);
+    lock(&engine.core).newest = Version::new(RESERVED_VERSIONS - 1, 0);
+    for _ in 0..5 {
+        let version = write(&engine, "a").unwrap();
+        let bound = *lock(&engine.storage.reserved).last().unwrap();
+        assert!(version.commit() < bound, "G2");
+    }
+    assert_eq!(lock(&engine.storage.reserved).len(), 2);
+}
+
+#[test]
+fn large_commits_make_batches_of_their_own() {
+    let (engine, orders) = engine();
+    let large = || {
+        let value = Bytes::from(vec![0; engine.limits().value_bytes]);
+        let count = BATCH_BYTES / value.len() as u64 / 2 + 1;
+        let put = |n: u64| Mutation::Put { key: n.to_be_bytes().into(), value: value.clone() };
+        Commit { mutations: (0..count).map(put).collect(), ..Commit::default() }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| write(&engine, "first").unwrap());
+        wait_until(|| begun(&engine) == 1);
+        for _ in 0..3 {
+            scope.spawn(|| engine.commit(large(), within(&engine, 60_000)).unwrap());
+        }
+        wait_until(|| queued(&engine) == 3);
+        drop(orders);
+    });
+    assert_eq!(begun(&engine), 4);
+}

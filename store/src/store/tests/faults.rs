@@ -1,0 +1,229 @@
+//! One fault at a time, at its place in the commit.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::common::{Db, filled, page, soon};
+use crate::api::{Backend, CommitRequest, LogRequest};
+use crate::env::{Deadline, Env};
+use crate::error::Error;
+use crate::kv::mem::MemEngine;
+use crate::kv::sim::{FaultPlan, SimEngine};
+use crate::kv::{BatchHook, Commit, Durability, Kv, KvError, KvResult, Limits, Snapshot, TxnBody};
+use crate::store::{Store, StoreOptions};
+use crate::types::Version;
+
+/// What is to happen at the next `commit_at`.
+enum Plan {
+    /// This error, nothing applied.
+    Fail(KvError),
+    /// Applied, then an unknown result.
+    Lose,
+    /// Something else is done first.
+    First(Box<dyn FnOnce() + Send>),
+}
+
+/// An engine in memory with a plan for its next commits.
+struct Planned {
+    inner: MemEngine,
+    plan: Mutex<VecDeque<Plan>>,
+    tries: Mutex<Vec<Version>>,
+}
+
+impl Kv for Planned {
+    fn name(&self) -> &'static str {
+        "planned"
+    }
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+    fn exclusive(&self) -> bool {
+        true
+    }
+    fn recovered(&self) -> bool {
+        false
+    }
+    fn set_batch_hook(&self, hook: BatchHook) {
+        self.inner.set_batch_hook(hook);
+    }
+    fn snapshot(&self, deadline: Deadline) -> KvResult<Box<dyn Snapshot + '_>> {
+        self.inner.snapshot(deadline)
+    }
+    fn validates(&self, snapshot: Version) -> bool {
+        self.inner.validates(snapshot)
+    }
+    fn commit_at(&self, commit: Commit, deadline: Deadline) -> KvResult<Version> {
+        self.tries.lock().unwrap().push(commit.snapshot);
+        let next = self.plan.lock().unwrap().pop_front();
+        match next {
+            Some(Plan::Fail(error)) => return Err(error),
+            Some(Plan::Lose) => {
+                self.inner.commit_at(commit, deadline)?;
+                return Err(KvError::UnknownResult);
+            }
+            Some(Plan::First(act)) => act(),
+            None => {}
+        }
+        self.inner.commit_at(commit, deadline)
+    }
+    fn transact(&self, deadline: Deadline, body: TxnBody<'_>) -> crate::Result<Option<Version>> {
+        self.inner.transact(deadline, body)
+    }
+    fn watch(&self, key: &[u8], known: Option<&[u8]>, deadline: Deadline) -> KvResult<()> {
+        self.inner.watch(key, known, deadline)
+    }
+    fn disk_bytes(&self) -> Option<u64> {
+        None
+    }
+    fn close(&self) -> KvResult<()> {
+        self.inner.close()
+    }
+}
+
+fn planned() -> (Arc<Planned>, Db) {
+    let inner = MemEngine::new(Env::system());
+    let kv = Arc::new(Planned { inner, plan: Mutex::default(), tries: Mutex::default() });
+    let store = Store::open(Arc::clone(&kv) as _, StoreOptions::default()).unwrap();
+    let db = Db::open(&store, "app");
+    db.put(&[(1, 1), (2, 2), (3, 3)]);
+    kv.tries.lock().unwrap().clear();
+    (kv, db)
+}
+
+impl Planned {
+    fn next(&self, plans: impl IntoIterator<Item = Plan>) {
+        self.plan.lock().unwrap().extend(plans);
+    }
+}
+
+/// A transaction on page 2 that began before another commit to page 1.
+fn overtaken(kv: &Planned, db: &Db) -> (CommitRequest, Version) {
+    let mut tx = db.begin();
+    tx.write(2, filled(9));
+    let other = db.put(&[(1, 8)]);
+    kv.tries.lock().unwrap().clear();
+    (tx.request(), other)
+}
+
+fn commits(db: &Db) -> usize {
+    let request = LogRequest {
+        branch: db.open.branch,
+        after: Version::ZERO,
+        up_to: Version::MAX,
+        limit: 100,
+        newest_first: false,
+    };
+    db.store.log(&request, soon()).unwrap().len()
+}
+
+#[test]
+fn a_conflict_of_the_engine_alone_is_none() {
+    let (kv, db) = planned();
+    let (request, other) = overtaken(&kv, &db);
+    kv.next([Plan::Fail(KvError::Conflict), Plan::Fail(KvError::TooOld)]);
+    db.store.commit(&request, soon()).unwrap();
+    assert_eq!(db.bytes(&[1, 2]), [8, 9]);
+    // Rule 2: never again at the first snapshot, but at new ones whose log was looked at.
+    let tries = kv.tries.lock().unwrap().clone();
+    assert_eq!(tries, [request.parts[0].snapshot, other, other]);
+}
+
+#[test]
+fn an_unknown_result_is_looked_up() {
+    let (kv, db) = planned();
+    for plan in [Plan::Lose, Plan::Fail(KvError::UnknownResult)] {
+        let before = commits(&db);
+        let (request, _) = overtaken(&kv, &db);
+        kv.next([plan]);
+        let version = db.store.commit(&request, soon()).unwrap().version;
+        assert_eq!(db.store.find_commit(request.id, soon()).unwrap(), Some(version));
+        assert_eq!(commits(&db), before + 2, "once, and the other one");
+    }
+}
+
+#[test]
+fn after_an_unknown_result_the_log_still_gives_a_certain_conflict() {
+    let (kv, db) = planned();
+    let (mut request, _) = overtaken(&kv, &db);
+    request.parts[0].reads.insert(page(1));
+    kv.next([Plan::Fail(KvError::UnknownResult)]);
+    assert!(matches!(db.store.commit(&request, soon()), Err(Error::Conflict { .. })));
+    assert_eq!(db.bytes(&[2]), [2]);
+}
+
+#[test]
+fn what_comes_between_the_look_at_the_log_and_the_commit_is_seen() {
+    let (kv, db) = planned();
+    let (request, _) = overtaken(&kv, &db);
+    let rival = Db { store: Arc::clone(&db.store), open: db.open.clone() };
+    kv.next([
+        Plan::Fail(KvError::TooOld),
+        Plan::First(Box::new(move || {
+            rival.put(&[(2, 7)]);
+        })),
+    ]);
+    let result = db.store.commit(&request, soon());
+    assert!(matches!(result, Err(Error::Conflict { what }) if what.contains("page 2")));
+    assert_eq!(db.bytes(&[2]), [7]);
+}
+
+#[test]
+fn when_time_is_up_only_an_unknown_result_stays_unknown() {
+    let fails =
+        |error: &KvError| (0..10_000).map(|_| Plan::Fail(error.clone())).collect::<Vec<_>>();
+    let unavailable = KvError::Unavailable { what: "gone".into() };
+    let (kv, db) = planned();
+    let (request, _) = overtaken(&kv, &db);
+    let deadline = || Env::system().deadline(Duration::from_millis(30));
+    kv.next(fails(&unavailable));
+    let error = db.store.commit(&request, deadline()).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    kv.plan.lock().unwrap().clear();
+    kv.next([Plan::Fail(KvError::UnknownResult)]);
+    kv.next(fails(&unavailable));
+    let error = db.store.commit(&request, deadline()).unwrap_err();
+    assert_eq!(error, Error::OutcomeUnknown { id: request.id });
+    kv.plan.lock().unwrap().clear();
+    kv.next([Plan::Fail(KvError::TooLarge { what: "it", size: 2, limit: 1 })]);
+    let error = db.store.commit(&request, deadline()).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { size: 2, limit: 1, .. }));
+    kv.plan.lock().unwrap().clear();
+    db.store.commit(&request, soon()).unwrap();
+}
+
+#[test]
+fn one_request_sent_by_many_at_once_commits_once() {
+    let (kv, db) = planned();
+    let (request, _) = overtaken(&kv, &db);
+    let before = commits(&db);
+    let request = Arc::new(request);
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, request) = (Arc::clone(&db.store), Arc::clone(&request));
+            std::thread::spawn(move || store.commit(&request, soon()).unwrap().version)
+        })
+        .collect();
+    let versions: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+    assert!(versions.iter().all(|&version| version == versions[0]), "{versions:?}");
+    assert_eq!(commits(&db), before + 1);
+}
+
+#[test]
+fn a_commit_that_survived_a_crash_is_found_by_its_duplicate() {
+    let engine = SimEngine::new(3, FaultPlan::NONE);
+    let options = StoreOptions { env: engine.env(), memory_bytes: 0 };
+    let engine = Arc::new(engine);
+    let store = Store::open(Arc::clone(&engine) as _, options.clone()).unwrap();
+    let db = Db::open(&store, "app");
+    let mut tx = db.begin();
+    tx.write(1, filled(1));
+    tx.durability = Durability::Synced;
+    let late = db.begin();
+    let version = tx.commit().unwrap().version;
+    let store = Store::open(Arc::new(engine.crash(true)), options).unwrap();
+    assert_eq!(store.commit(&tx.request(), soon()).unwrap().version, version);
+    let mut request = late.request();
+    request.parts[0].writes = vec![(page(1), filled(2))];
+    assert_eq!(store.commit(&request, soon()).unwrap_err(), Error::IncarnationChanged);
+}
