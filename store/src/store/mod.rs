@@ -117,6 +117,21 @@ impl Store {
         Self::open(Arc::new(engine), options)
     }
 
+    /// Opens the store of a FoundationDB cluster under a prefix (empty for none), creating
+    /// it where it is absent.
+    ///
+    /// # Errors
+    /// As [`FdbKv::open`](crate::kv::fdb::FdbKv::open) and [`open`](Self::open).
+    #[cfg(feature = "fdb")]
+    pub fn open_fdb(
+        cluster_file: &std::path::Path,
+        prefix: &str,
+        options: StoreOptions,
+    ) -> Result<Arc<Self>> {
+        let engine = crate::kv::fdb::FdbKv::open(cluster_file, prefix, options.env.clone())?;
+        Self::open(Arc::new(engine), options)
+    }
+
     /// Makes everything durable, leaves the mark of a clean end; later calls fail.
     ///
     /// # Errors

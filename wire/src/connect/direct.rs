@@ -29,6 +29,11 @@ pub fn open_store(url: &StoreUrl, options: StoreOptions) -> Result<Arc<Store>> {
         StoreUrl::Memory => Store::open(Arc::new(MemEngine::new(options.env.clone())), options),
         StoreUrl::Directory(dir) => Store::open_dir(dir, options),
         StoreUrl::Default => Store::open_dir(&super::default_directory()?, options),
+        #[cfg(feature = "fdb")]
+        StoreUrl::FoundationDb { cluster_file, prefix } => {
+            Store::open_fdb(cluster_file, prefix, options)
+        }
+        #[cfg(not(feature = "fdb"))]
         StoreUrl::FoundationDb { .. } => {
             Err(Error::Unsupported { what: format!("{url}: FoundationDB, in this build,") })
         }
