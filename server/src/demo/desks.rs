@@ -80,22 +80,24 @@ impl Kind {
         }
     }
 
-    fn line(self, on: On, desk: u32, seconds: u32) -> String {
-        let yes = format!("timeout {seconds} yes \"$(sed s/DESK/{desk}/ scripts/sell.sql)\"");
+    fn line(self, python: &str, on: On, desk: u32, seconds: u32) -> String {
+        let statements =
+            format!("yes \"$(sed s/DESK/{desk}/ scripts/sell.sql)\" | timeout {seconds}");
         match (on, self) {
             (On::Interleaf, Self::Pipe) => {
-                let stats = "echo 'PRAGMA interleaf_stats;'";
-                format!("({yes}; {stats}) | interleaf exec -- sqlite3 flights")
+                format!("{statements} interleaf exec -- sqlite3 flights")
             }
-            (On::Plain, Self::Pipe) => format!("{yes} | sqlite3 -cmd '.timeout 30000' plain.db"),
+            (On::Plain, Self::Pipe) => {
+                format!("{statements} sqlite3 -cmd '.timeout 30000' plain.db")
+            }
             (On::Interleaf, Self::PythonExtension) => {
-                format!("python3 scripts/desk.py {desk} {seconds} extension")
+                format!("{python} scripts/desk.py {desk} {seconds} extension")
             }
             (On::Interleaf, Self::PythonPreload) => {
-                format!("interleaf exec -- python3 scripts/desk.py {desk} {seconds} preload")
+                format!("interleaf exec -- {python} scripts/desk.py {desk} {seconds} preload")
             }
             (On::Plain, Self::PythonExtension | Self::PythonPreload) => {
-                format!("python3 scripts/desk.py {desk} {seconds} plain plain.db")
+                format!("{python} scripts/desk.py {desk} {seconds} plain plain.db")
             }
             (On::Interleaf, Self::Script) => {
                 format!("sh scripts/cancel.sh {desk} {seconds} BEGIN interleaf shell flights")
@@ -148,19 +150,20 @@ impl Crew {
     /// # Errors
     /// Where one cannot be started.
     pub fn start(stage: &Stage<'_>, on: On, seconds: u32) -> anyhow::Result<Self> {
+        let python = stage.python();
         let line = match on {
-            On::Interleaf => format!("python3 scripts/audit.py {seconds} extension"),
-            On::Plain => format!("python3 scripts/audit.py {seconds} plain plain.db"),
+            On::Interleaf => format!("{python} scripts/audit.py {seconds} extension"),
+            On::Plain => format!("{python} scripts/audit.py {seconds} plain plain.db"),
         };
         for (desk, kind) in DESKS {
-            stage.show(&format!("{} &", kind.line(on, desk, seconds)))?;
+            stage.show(&format!("{} &", kind.line(python, on, desk, seconds)))?;
         }
         stage.show(&line)?;
         let auditor =
             stage.shell(&format!("exec {line}")).process_group(0).spawn().context(line)?;
         let mut crew = Self { on, seconds, desks: Vec::with_capacity(DESKS.len()), auditor };
         for (desk, kind) in DESKS {
-            let child = spawn(stage, on, desk, &kind.line(on, desk, seconds))?;
+            let child = spawn(stage, on, desk, &kind.line(python, on, desk, seconds))?;
             crew.desks.push((desk, child));
         }
         Ok(crew)
@@ -183,7 +186,7 @@ impl Crew {
         end(child, Signal::KILL)?;
         child.wait().context("the killed desk")?;
         let kind = DESKS.iter().find(|(number, _)| number == desk).map_or(Kind::Script, |d| d.1);
-        let line = kind.line(self.on, *desk, seconds);
+        let line = kind.line(stage.python(), self.on, *desk, seconds);
         stage.show(&format!("{line} &"))?;
         *child = spawn(stage, self.on, *desk, &line)?;
         Ok(())
