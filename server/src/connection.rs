@@ -43,7 +43,6 @@ fn open_target(context: &Context, target: &Target) -> anyhow::Result<Connection>
 }
 
 /// Makes the VFS known to this program's SQLite; the first call decides for which store.
-#[allow(unsafe_code, reason = "the functions of this program's own SQLite are handed over")]
 fn register(context: &Context) -> anyhow::Result<()> {
     let bin = context.config.bin.clone().map_or_else(libraries::program, Ok)?;
     let config = Config {
@@ -52,7 +51,6 @@ fn register(context: &Context) -> anyhow::Result<()> {
         bin: Some(bin),
         ..context.config.clone()
     };
-    // SAFETY: the functions are those of the SQLite that is linked into this program.
-    unsafe { interleaf_vfs::register(&interleaf_vfs::sqlite_api!(rusqlite::ffi), &config)? };
+    interleaf_vfs::register(interleaf_vfs::sqlite_api!(rusqlite::ffi), &config)?;
     Ok(())
 }

@@ -49,7 +49,7 @@ impl Failure {
     /// CANTOPEN, damage excepted.
     #[must_use]
     pub fn at_open(mut self) -> Self {
-        if self.code & 0xff == IOERR {
+        if matches!(self.code & 0xff, IOERR | FULL) {
             self.code = CANTOPEN;
         }
         self
@@ -118,6 +118,8 @@ mod tests {
         assert_eq!(failure.code, 10);
         assert!(failure.text.contains("outcome unknown") && failure.text.contains("0000"));
         assert_eq!(Failure::from(Error::Unavailable { what: "x".into() }).at_open().code, 14);
+        let long = Error::TooLarge { what: "x".into(), size: 2, limit: 1 };
+        assert_eq!(Failure::from(long).at_open().code, 14, "a socket's path, say");
         assert_eq!(Failure::from(Error::Corrupt { what: "x".into() }).at_open().code, 11);
     }
 }

@@ -30,12 +30,9 @@ impl Drop for Server {
 }
 
 /// A connection of this process to a database, through the VFS and the server.
-#[allow(unsafe_code, reason = "the functions of this program's own SQLite are handed over")]
 fn connect(place: &Place, name: &str) -> Connection {
     let config = interleaf_vfs::config::Config::default();
-    // SAFETY: the functions are those of the SQLite that is linked into this program.
-    unsafe { interleaf_vfs::register(&interleaf_vfs::sqlite_api!(rusqlite::ffi), &config) }
-        .unwrap();
+    interleaf_vfs::register(interleaf_vfs::sqlite_api!(rusqlite::ffi), &config).unwrap();
     let store = place.store_dir();
     let uri = format!("file:{name}?vfs=interleaf&store=dir:{}", store.display());
     Connection::open(uri).unwrap()

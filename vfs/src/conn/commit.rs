@@ -36,7 +36,7 @@ const STAGE_BYTES: usize = 4 << 20;
 
 /// Pages of an own commit that are kept in the caches; those of a larger one are read again
 /// when they are wanted.
-const MAX_KEPT_PAGES: usize = 256;
+const MAX_KEPT_PAGES: usize = 2048;
 
 /// What one file brings to a commit.
 struct Part {
