@@ -214,7 +214,8 @@ pub fn throughput(
     ))?;
     out("\nOn Interleaf, commits that touch different pages do not wait for each other, and a\n\
          payment within a transaction holds up nobody; the desks there lost time to two kills.\n\
-         On the plain file one transaction writes at a time.\n")
+         On the plain file one transaction writes at a time. One process alone is faster on the\n\
+         plain file: this is about many.\n")
 }
 
 /// The totals at one moment.

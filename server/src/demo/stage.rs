@@ -111,10 +111,10 @@ impl<'a> Stage<'a> {
     pub fn environment_line(&self) -> String {
         format!(
             "cd {} && export PATH={}:$PATH INTERLEAF_STORE={} INTERLEAF_EXTENSION={}",
-            self.dir.display(),
-            self.bin.display(),
-            self.store_url(),
-            self.extension.display(),
+            quoted(&self.dir.display().to_string()),
+            quoted(&self.bin.display().to_string()),
+            quoted(&self.store_url()),
+            quoted(&self.extension.display().to_string()),
         )
     }
 
@@ -230,6 +230,16 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+=@%,".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 fn check_data(dir: &Path) -> anyhow::Result<()> {
     let csv = dir.join("csv");
     for table in TABLES {
@@ -243,4 +253,15 @@ fn check_data(dir: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(quoted("dir:/a/b-c"), "dir:/a/b-c");
+        assert_eq!(quoted("/a b/it's"), "'/a b/it'\\''s'");
+    }
 }

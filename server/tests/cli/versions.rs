@@ -113,3 +113,19 @@ fn the_benchmark_leaves_the_store_as_it_was() {
     assert!(rows.iter().all(|row| row["operations"].as_u64().unwrap() > 0), "{measured}");
     assert_eq!(place.json(["db", "list", "--json"]).as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn large_pages_go_through_a_server_both_ways() {
+    let place = Place::new();
+    let file = place.sqlite_file(
+        "a.db",
+        "PRAGMA page_size = 65536; CREATE TABLE t(a);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400)
+           INSERT INTO t SELECT randomblob(50000) FROM n;",
+    );
+    let _server = Server::start(&place);
+    place.ok(["import", "a.db"]);
+    place.ok(["export", "a.db", "back.db"]);
+    assert!(comparable(&file) == comparable(&place.path("back.db")));
+    place.ok(["verify", "a.db"]);
+}
