@@ -17,6 +17,8 @@ mod connect;
 mod ffi;
 mod glob;
 mod log;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
