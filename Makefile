@@ -4,6 +4,7 @@ CARGO ?= cargo
 DEMO_DIR ?= demo-data
 PREFIX ?= /usr/local
 DESTDIR ?=
+SOAK_SECONDS ?= 60
 
 .PHONY: help deps build test lint fmt bench soak demo install clean
 
@@ -38,7 +39,8 @@ bench: deps ## Measure against plain SQLite in the same run
 
 soak: deps ## Sixty seconds of random transfers, with kills
 	$(CARGO) build --release --locked -p interleaf -p interleaf-ext -p interleaf-preload
-	$(CARGO) test --release --locked -p interleaf-tests --test soak -- --nocapture
+	INTERLEAF_SOAK_SECONDS=$(SOAK_SECONDS) \
+	    $(CARGO) test --release --locked -p interleaf-tests --test soak -- --nocapture
 
 install: build ## Install below PREFIX (default /usr/local)
 	install -D -m 755 target/release/interleaf $(DESTDIR)$(PREFIX)/bin/interleaf

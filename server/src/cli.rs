@@ -40,7 +40,8 @@ pub struct Global {
         value_name = "URL",
         default_value = "",
         hide_default_value = true,
-        hide_env_values = true
+        hide_env_values = true,
+        display_order = 900
     )]
     pub store: StoreUrl,
 }

@@ -95,6 +95,27 @@ impl Display for Target {
 }
 
 impl Target {
+    /// The URI by which SQLite opens it.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        let mut uri = String::from("file:");
+        // Two slashes would begin a host's name.
+        let path = match self.name.as_str().strip_prefix("//") {
+            Some(rest) => {
+                uri.push_str("%2F/");
+                rest
+            }
+            None => self.name.as_str(),
+        };
+        percent_encode(path, &mut uri);
+        uri.push_str("?vfs=interleaf");
+        if let Some(when) = &self.when {
+            uri.push_str("&at=");
+            percent_encode(&when.to_string(), &mut uri);
+        }
+        uri
+    }
+
     /// The version meant, the head being `head`.
     ///
     /// # Errors
@@ -109,6 +130,17 @@ impl Target {
         match &self.when {
             None => Ok(head),
             Some(when) => backend.resolve(branch, when, deadline),
+        }
+    }
+}
+
+/// Encodes all that means something in a URI.
+fn percent_encode(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:/+@,=".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
         }
     }
 }
@@ -144,5 +176,15 @@ mod tests {
         assert_eq!("a@b".parse::<Target>().unwrap().when, None);
         assert!("".parse::<Target>().is_err());
         assert!("@-2h".parse::<Target>().is_err(), "no name");
+    }
+
+    #[test]
+    fn names_become_uris_that_sqlite_reads_back() {
+        let uri_of = |name: &str| name.parse::<Target>().unwrap().uri();
+        assert_eq!(uri_of("app.db"), "file:app.db?vfs=interleaf");
+        assert_eq!(uri_of("/srv/a b?c#d%.db"), "file:/srv/a%20b%3Fc%23d%25.db?vfs=interleaf");
+        assert_eq!(uri_of("//srv/a"), "file:%2F/srv/a?vfs=interleaf");
+        assert_eq!(uri_of("zürich"), "file:z%C3%BCrich?vfs=interleaf");
+        assert_eq!(uri_of("a&b@-2h"), "file:a%26b?vfs=interleaf&at=-7200s");
     }
 }

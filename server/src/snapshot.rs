@@ -1,5 +1,8 @@
 //! A database at one version, read page by page.
 
+use std::sync::mpsc;
+use std::thread;
+
 use interleaf_store::api::{Allocation, Backend, BeginRequest, OpenRequest, PageRead, ReadRequest};
 use interleaf_store::types::{BranchId, PageNumber, Version};
 use interleaf_store::{Error, api};
@@ -8,6 +11,9 @@ use crate::context::{Context, Target};
 
 /// Bytes of pages asked for at a time: well below a frame's limit.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// Batches read ahead of what was taken.
+const BATCHES_AHEAD: usize = 2;
 
 /// A database at one version.
 pub struct Snapshot<'a> {
@@ -49,7 +55,8 @@ impl<'a> Snapshot<'a> {
         u64::from(self.allocation.pages.0) * u64::from(self.allocation.page_size.get())
     }
 
-    /// Hands all pages to `take`, in ascending order, a batch at a time.
+    /// Hands all pages to `take`, in ascending order, a batch at a time; the next ones are
+    /// read meanwhile.
     ///
     /// # Errors
     /// Those of `take` and of the store; `Corrupt` for a damaged page.
@@ -58,11 +65,20 @@ impl<'a> Snapshot<'a> {
         context: &Context,
         mut take: impl FnMut(&[PageNumber], &[PageRead]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        for numbers in self.batches() {
-            let pages = self.read(context, &numbers)?;
-            take(&numbers, &pages)?;
-        }
-        Ok(())
+        let (sender, receiver) = mpsc::sync_channel(BATCHES_AHEAD);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for numbers in self.batches() {
+                    let read = self.read(context, &numbers);
+                    let failed = read.is_err();
+                    // Nobody takes it any more where `take` failed.
+                    if sender.send((numbers, read)).is_err() || failed {
+                        break;
+                    }
+                }
+            });
+            receiver.into_iter().try_for_each(|(numbers, pages)| take(&numbers, &pages?))
+        })
     }
 
     /// The page numbers, in batches of a size that one request takes.

@@ -8,6 +8,8 @@ use crate::config::LogLevel;
 
 pub const OK: c_int = 0;
 pub const ERROR: c_int = 1;
+/// A conflict within one connection: no busy handler waits for it.
+pub const LOCKED: c_int = 6;
 pub const READONLY: c_int = 8;
 pub const IOERR: c_int = 10;
 pub const CORRUPT: c_int = 11;
@@ -17,9 +19,9 @@ pub const CANTOPEN: c_int = 14;
 pub const MISUSE: c_int = 21;
 /// `SQLITE_OK_LOAD_PERMANENTLY`.
 pub const OK_LOAD_PERMANENTLY: c_int = 256;
-pub const IOERR_READ: c_int = IOERR | 1 << 8;
-pub const IOERR_SHORT_READ: c_int = IOERR | 2 << 8;
-pub const BUSY_SNAPSHOT: c_int = 5 | 2 << 8;
+pub const IOERR_READ: c_int = IOERR | (1 << 8);
+pub const IOERR_SHORT_READ: c_int = IOERR | (2 << 8);
+pub const BUSY_SNAPSHOT: c_int = 5 | (2 << 8);
 
 /// Why a callback failed: what SQLite is told, and what people are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +51,7 @@ impl Failure {
     /// CANTOPEN, damage excepted.
     #[must_use]
     pub fn at_open(mut self) -> Self {
-        if self.code & 0xff == IOERR {
+        if matches!(self.code & 0xff, IOERR | FULL) {
             self.code = CANTOPEN;
         }
         self
@@ -118,6 +120,8 @@ mod tests {
         assert_eq!(failure.code, 10);
         assert!(failure.text.contains("outcome unknown") && failure.text.contains("0000"));
         assert_eq!(Failure::from(Error::Unavailable { what: "x".into() }).at_open().code, 14);
+        let long = Error::TooLarge { what: "x".into(), size: 2, limit: 1 };
+        assert_eq!(Failure::from(long).at_open().code, 14, "a socket's path, say");
         assert_eq!(Failure::from(Error::Corrupt { what: "x".into() }).at_open().code, 11);
     }
 }

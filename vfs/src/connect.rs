@@ -26,9 +26,9 @@ pub fn connect(url: &StoreUrl, config: &Config) -> Result<Arc<dyn Backend>> {
         software: format!("interleaf-vfs {}", env!("CARGO_PKG_VERSION")),
     };
     interleaf_wire::connect(url, &options).map_err(|error| match error {
-        Error::Timeout { after } => Error::Unavailable {
-            what: format!("{url}: no answer within {} ms", after.as_millis()),
-        },
+        Error::Timeout { after } => {
+            Error::Unavailable { what: format!("{url}: no answer within {} ms", after.as_millis()) }
+        }
         other => other,
     })
 }

@@ -17,12 +17,16 @@ mod connect;
 mod ffi;
 mod glob;
 mod log;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
 
 use interleaf_store::Result;
 
+#[doc(hidden)]
+pub use ffi::Addresses;
 pub use ffi::{ApiPointers, DEFAULT_VFS_NAME, MIN_VERSION, VFS_NAME};
 
 use crate::config::Config;
@@ -31,22 +35,15 @@ use crate::config::Config;
 /// [`Config::default_vfs`] as its default VFS too. A copy that has it keeps it as it is.
 ///
 /// ```ignore
-/// // SAFETY: rusqlite's SQLite is linked into this program.
-/// unsafe { interleaf_vfs::register(&interleaf_vfs::sqlite_api!(rusqlite::ffi), &config)? };
+/// let config = interleaf_vfs::config::Config::from_env()?;
+/// interleaf_vfs::register(interleaf_vfs::sqlite_api!(rusqlite::ffi), &config)?;
 /// let db = rusqlite::Connection::open("file:app?vfs=interleaf")?;
 /// ```
 ///
 /// # Errors
 /// `Unsupported` for a SQLite older than [`MIN_VERSION`], or one that refuses.
-///
-/// # Safety
-/// Each pointer is null or that of SQLite's function of its name, all of one copy of SQLite
-/// that stays loaded as long as the process lives.
-#[allow(unsafe_code, reason = "the caller vouches for function pointers")]
-pub unsafe fn register(pointers: &ApiPointers, config: &Config) -> Result<()> {
-    // SAFETY: the caller's promise.
-    let api = unsafe { ffi::Api::from_pointers(pointers) }?;
-    ffi::register(api, config, connect::connect)
+pub fn register(pointers: ApiPointers, config: &Config) -> Result<()> {
+    ffi::register(ffi::Api::from_pointers(pointers)?, config, connect::connect)
 }
 
 /// As [`register`], with the functions that `resolve` finds by name, as dlsym does.
@@ -55,7 +52,7 @@ pub unsafe fn register(pointers: &ApiPointers, config: &Config) -> Result<()> {
 /// As [`register`].
 ///
 /// # Safety
-/// As [`register`], of the addresses that `resolve` gives.
+/// As [`ApiPointers::new`], of the addresses that `resolve` gives.
 #[allow(unsafe_code, reason = "the caller vouches for function pointers")]
 pub unsafe fn register_resolved(
     resolve: impl FnMut(&CStr) -> Option<NonNull<c_void>>,

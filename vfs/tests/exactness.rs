@@ -1,6 +1,8 @@
 //! What two connections may and may not do at once: each conflict that must be seen, and
 //! none that must not.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 mod common;
 
 use std::sync::{Arc, Barrier};
@@ -274,4 +276,24 @@ fn a_plain_database_in_the_same_transaction_is_rolled_back_with_ours() {
     assert_eq!(number(&open(&name), "SELECT n FROM t"), 10);
     let left: Vec<_> = std::fs::read_dir(".").unwrap().flatten().map(|e| e.file_name()).collect();
     assert!(!left.iter().any(|n| n.to_string_lossy().contains("-mj")), "{left:?}");
+}
+
+#[test]
+fn the_same_database_attached_twice() {
+    let name = fresh("twice");
+    let db = open(&name);
+    db.execute_batch("CREATE TABLE t(n); INSERT INTO t VALUES (1)").unwrap();
+    attach(&db, &name, "again");
+    db.execute_batch("BEGIN; UPDATE main.t SET n = 2").unwrap();
+    assert_eq!(code(db.execute_batch("UPDATE again.t SET n = 3")), 6);
+    db.execute_batch("COMMIT").unwrap();
+    assert_eq!(number(&db, "SELECT main.t.n + again.t.n FROM main.t, again.t"), 4);
+    // Read under one name, written under the other.
+    db.execute_batch("BEGIN; UPDATE main.t SET n = (SELECT n + 1 FROM again.t)").unwrap();
+    db.execute_batch("COMMIT").unwrap();
+    assert_eq!(number(&db, "SELECT main.t.n + again.t.n FROM main.t, again.t"), 6);
+    db.execute_batch("BEGIN; UPDATE main.t SET n = (SELECT n + 1 FROM again.t)").unwrap();
+    open(&name).execute_batch("UPDATE t SET n = 9").unwrap();
+    assert_eq!(code(db.execute_batch("COMMIT")), BUSY_SNAPSHOT);
+    check(&db);
 }

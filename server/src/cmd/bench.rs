@@ -1,11 +1,10 @@
 //! `interleaf bench`: how fast is this store, from here?
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use interleaf_store::api::{Backend, CreateState};
+use interleaf_store::api::CreateState;
 use interleaf_store::env::Clock;
 use interleaf_store::types::DatabaseName;
 use rusqlite::Connection;
@@ -66,12 +65,7 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     let suffix = u64::from_be_bytes(context.env.random()?);
     let name = DatabaseName::new(&format!("interleaf-bench-{suffix:016x}"))?;
     backend.create(&name, CreateState::Ready, context.deadline())?;
-    let bench = Bench {
-        context,
-        backend: &backend,
-        name: &name,
-        time: Duration::from_secs(u64::from(args.seconds)),
-    };
+    let bench = Bench { context, name: &name, time: Duration::from_secs(u64::from(args.seconds)) };
     let measured = bench.all(args.writers);
     let dropped = backend.drop_database(&name, context.deadline());
     let measured = measured?;
@@ -86,7 +80,6 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 
 struct Bench<'a> {
     context: &'a Context,
-    backend: &'a Arc<dyn Backend>,
     name: &'a DatabaseName,
     time: Duration,
 }
@@ -112,7 +105,7 @@ impl Bench<'_> {
     }
 
     fn connect(&self) -> anyhow::Result<Connection> {
-        connection::open(self.context, self.backend, self.name)
+        connection::open(self.context, self.name)
     }
 
     fn single(

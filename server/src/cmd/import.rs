@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use interleaf_store::Error;
 use interleaf_store::api::{
@@ -24,6 +26,12 @@ use crate::source::Source;
 
 /// Bytes of pages sent at a time: a quarter of what a frame may hold.
 const CHUNK_BYTES: usize = 4 << 20;
+
+/// Chunks read ahead of what the store has taken.
+const CHUNKS_AHEAD: usize = 2;
+
+/// Pages by number.
+type Pages = Vec<(PageNumber, Bytes)>;
 
 /// The commit that publishes what was staged may take so many times the usual wait.
 const PUBLISH_FACTOR: u32 = 60;
@@ -141,33 +149,48 @@ impl Import<'_> {
         let mut progress = Progress::new("importing", source.bytes(), clock.now());
         let begin = BeginRequest { branch: self.database.branch, at: None, known: None };
         let begun = self.backend.begin(&begin, self.context.deadline())?;
-        let mut chunk = Vec::new();
-        let chunk_pages = (CHUNK_BYTES / source.allocation.page_size.len()).max(1);
-        let mut first = None;
-        let mut staged = false;
-        source.each_page(|number, bytes| {
-            progress.add(u64::try_from(bytes.len())?);
-            if number == PageNumber::ONE {
-                // Kept for the commit itself, which then always writes something.
-                first = Some(bytes);
-                return Ok(());
-            }
-            chunk.push((number, bytes));
-            if chunk.len() >= chunk_pages {
-                staged = true;
-                self.stage(std::mem::take(&mut chunk))?;
-            }
-            Ok(())
-        })?;
-        let mut writes: Vec<_> = first.into_iter().map(|bytes| (PageNumber::ONE, bytes)).collect();
-        writes.append(&mut chunk);
+        let (writes, staged) = self.send(source, &mut progress)?;
         let reply = self.commit(source, &begun, writes, staged)?;
         self.backend.finish_import(self.database.database, self.context.deadline())?;
         let (bytes, elapsed) = progress.finish(clock.now());
         Ok((reply.version, bytes, elapsed))
     }
 
-    fn stage(&self, pages: Vec<(PageNumber, Bytes)>) -> anyhow::Result<()> {
+    /// Reads all pages and stages them, but for page 1 and the last few, which are given
+    /// back for the commit itself; whether anything was staged. Reading and staging go on at
+    /// the same time.
+    fn send(&self, source: &Source, progress: &mut Progress) -> anyhow::Result<(Pages, bool)> {
+        let chunk_pages = (CHUNK_BYTES / source.allocation.page_size.len()).max(1);
+        let (sender, receiver) = mpsc::sync_channel::<Pages>(CHUNKS_AHEAD);
+        let (mut first, mut chunk, mut staged) = (Vec::new(), Vec::new(), false);
+        thread::scope(|scope| {
+            let stager = scope.spawn(move || receiver.into_iter().try_for_each(|p| self.stage(p)));
+            let read = source.each_page(|number, bytes| {
+                progress.add(u64::try_from(bytes.len())?);
+                if number == PageNumber::ONE {
+                    // Kept for the commit itself, which then always writes something.
+                    first.push((number, bytes));
+                    return Ok(());
+                }
+                chunk.push((number, bytes));
+                if chunk.len() >= chunk_pages {
+                    staged = true;
+                    sender
+                        .send(std::mem::take(&mut chunk))
+                        .context("the store stopped taking pages")?;
+                }
+                Ok(())
+            });
+            drop(sender);
+            // Where the stager failed, its error is why the reader did.
+            stager.join().map_err(|_| anyhow!("the thread that sends pages panicked"))??;
+            read
+        })?;
+        first.append(&mut chunk);
+        Ok((first, staged))
+    }
+
+    fn stage(&self, pages: Pages) -> anyhow::Result<()> {
         let request = StageRequest {
             id: self.id,
             branch: self.database.branch,
@@ -181,7 +204,7 @@ impl Import<'_> {
         &self,
         source: &Source,
         begun: &BeginReply,
-        writes: Vec<(PageNumber, Bytes)>,
+        writes: Pages,
         staged: bool,
     ) -> anyhow::Result<CommitReply> {
         let reads: PageSet = (1..=source.allocation.pages.0).filter_map(PageNumber::new).collect();

@@ -17,9 +17,13 @@ const BATCH: usize = 1000;
 
 /// `interleaf log`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    after_help = "A commit's time is by the clock of whoever wrote it, its version is exact: to go back to a\n\
+    commit, give the version (NAME@VERSION).\n\n\
+    Examples:\n  \
     interleaf log app.db --limit 5\n  \
-    interleaf log app.db --commit 5f0c6a52d4c94c1bb3a7d7d7be0a7a10")]
+    interleaf log app.db --commit 5f0c6a52d4c94c1bb3a7d7d7be0a7a10"
+)]
 pub struct Args {
     /// NAME, or NAME@WHEN for the commits up to then
     name: Target,

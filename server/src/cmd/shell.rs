@@ -65,39 +65,7 @@ pub fn load(library: &Path) -> anyhow::Result<String> {
 /// The dot command that opens the database.
 #[must_use]
 pub fn open(target: &Target) -> String {
-    format!(".open {}", quoted(&uri(target)))
-}
-
-/// The database's URI.
-#[must_use]
-pub fn uri(target: &Target) -> String {
-    let mut uri = String::from("file:");
-    // Two slashes would begin a host's name.
-    let path = match target.name.as_str().strip_prefix("//") {
-        Some(rest) => {
-            uri.push_str("%2F/");
-            rest
-        }
-        None => target.name.as_str(),
-    };
-    percent_encode(path, &mut uri);
-    uri.push_str("?vfs=interleaf");
-    if let Some(when) = &target.when {
-        uri.push_str("&at=");
-        percent_encode(&when.to_string(), &mut uri);
-    }
-    uri
-}
-
-/// Encodes all that means something in a URI.
-fn percent_encode(text: &str, out: &mut String) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:/+@,=".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
+    format!(".open {}", quoted(&target.uri()))
 }
 
 fn quoted(text: &str) -> String {
@@ -111,16 +79,6 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_become_uris_that_sqlite_reads_back() {
-        let uri_of = |name: &str| uri(&name.parse().unwrap());
-        assert_eq!(uri_of("app.db"), "file:app.db?vfs=interleaf");
-        assert_eq!(uri_of("/srv/a b?c#d%.db"), "file:/srv/a%20b%3Fc%23d%25.db?vfs=interleaf");
-        assert_eq!(uri_of("//srv/a"), "file:%2F/srv/a?vfs=interleaf");
-        assert_eq!(uri_of("zürich"), "file:z%C3%BCrich?vfs=interleaf");
-        assert_eq!(uri_of("a&b@-2h"), "file:a%26b?vfs=interleaf&at=-7200s");
-    }
 
     #[test]
     fn paths_with_spaces_and_quotes_are_quoted_for_the_program() {

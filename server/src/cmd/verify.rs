@@ -70,7 +70,7 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     };
     let mut findings = Vec::with_capacity(targets.len());
     for target in targets {
-        let finding = verify(context, &backend, target)?;
+        let finding = verify(context, backend.as_ref(), target)?;
         if !args.output.json {
             print(&finding)?;
         }
@@ -83,12 +83,8 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn verify(
-    context: &Context,
-    backend: &std::sync::Arc<dyn Backend>,
-    target: Target,
-) -> anyhow::Result<Finding> {
-    let snapshot = Snapshot::open(context, backend.as_ref(), &target)?;
+fn verify(context: &Context, backend: &dyn Backend, target: Target) -> anyhow::Result<Finding> {
+    let snapshot = Snapshot::open(context, backend, &target)?;
     let mut progress = Progress::new("verifying", snapshot.bytes(), context.env.clock.now());
     let mut damaged = Vec::new();
     for numbers in snapshot.batches() {
@@ -98,7 +94,7 @@ fn verify(
     }
     progress.finish(context.env.clock.now());
     let integrity = if damaged.is_empty() {
-        integrity_check(context, backend, &target, &snapshot)
+        integrity_check(context, &target, &snapshot)
             .unwrap_or_else(|error| vec![format!("{error:#}")])
     } else {
         // SQLite would stop at the first of the pages that are known to be damaged.
@@ -143,14 +139,13 @@ fn check(
 /// SQLite's own check, of exactly the snapshot whose pages were hashed.
 fn integrity_check(
     context: &Context,
-    backend: &std::sync::Arc<dyn Backend>,
     target: &Target,
     snapshot: &Snapshot<'_>,
 ) -> anyhow::Result<Vec<String>> {
     if snapshot.allocation.pages.0 == 0 {
         return Ok(vec!["ok".into()]);
     }
-    let connection = connection::open_at(context, backend, &target.name, snapshot.version)?;
+    let connection = connection::open_at(context, &target.name, snapshot.version)?;
     let mut statement = connection.prepare("PRAGMA integrity_check")?;
     let rows = statement.query_map([], |row| row.get(0))?;
     rows.collect::<Result<Vec<String>, _>>().context("integrity_check")

@@ -1,12 +1,10 @@
 //! The desks: eight processes that write, and the auditor.
 
 use std::fs::File;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::stage::Stage;
 use crate::context::out;
@@ -58,16 +56,16 @@ impl Kind {
             Self::Pipe => "sqlite3, preload",
             Self::PythonExtension => "python3, extension",
             Self::PythonPreload => "python3, preload",
-            Self::Script => "sqlite3, extension, a process each",
+            Self::Script => "sqlite3, extension",
         }
     }
 
     /// What it does, for the report.
     pub const fn work(self) -> &'static str {
         match self {
-            Self::Pipe => "sells, a statement each",
-            Self::PythonExtension | Self::PythonPreload => "sells and delays, pays for 2 ms",
-            Self::Script => "cancels",
+            Self::Pipe => "sells",
+            Self::PythonExtension | Self::PythonPreload => "sells, delays; pays 2 ms",
+            Self::Script => "cancels, a process each",
         }
     }
 
@@ -80,22 +78,24 @@ impl Kind {
         }
     }
 
-    fn line(self, on: On, desk: u32, seconds: u32) -> String {
-        let yes = format!("timeout {seconds} yes \"$(sed s/DESK/{desk}/ scripts/sell.sql)\"");
+    fn line(self, python: &str, on: On, desk: u32, seconds: u32) -> String {
+        let statements =
+            format!("yes \"$(sed s/DESK/{desk}/ scripts/sell.sql)\" | timeout {seconds}");
         match (on, self) {
             (On::Interleaf, Self::Pipe) => {
-                let stats = "echo 'PRAGMA interleaf_stats;'";
-                format!("({yes}; {stats}) | interleaf exec -- sqlite3 flights")
+                format!("{statements} interleaf exec -- sqlite3 flights")
             }
-            (On::Plain, Self::Pipe) => format!("{yes} | sqlite3 -cmd '.timeout 30000' plain.db"),
+            (On::Plain, Self::Pipe) => {
+                format!("{statements} sqlite3 -cmd '.timeout 30000' plain.db")
+            }
             (On::Interleaf, Self::PythonExtension) => {
-                format!("python3 scripts/desk.py {desk} {seconds} extension")
+                format!("{python} scripts/desk.py {desk} {seconds} extension")
             }
             (On::Interleaf, Self::PythonPreload) => {
-                format!("interleaf exec -- python3 scripts/desk.py {desk} {seconds} preload")
+                format!("interleaf exec -- {python} scripts/desk.py {desk} {seconds} preload")
             }
             (On::Plain, Self::PythonExtension | Self::PythonPreload) => {
-                format!("python3 scripts/desk.py {desk} {seconds} plain plain.db")
+                format!("{python} scripts/desk.py {desk} {seconds} plain plain.db")
             }
             (On::Interleaf, Self::Script) => {
                 format!("sh scripts/cancel.sh {desk} {seconds} BEGIN interleaf shell flights")
@@ -148,19 +148,19 @@ impl Crew {
     /// # Errors
     /// Where one cannot be started.
     pub fn start(stage: &Stage<'_>, on: On, seconds: u32) -> anyhow::Result<Self> {
+        let python = stage.python();
         let line = match on {
-            On::Interleaf => format!("python3 scripts/audit.py {seconds} extension"),
-            On::Plain => format!("python3 scripts/audit.py {seconds} plain plain.db"),
+            On::Interleaf => format!("{python} scripts/audit.py {seconds} extension"),
+            On::Plain => format!("{python} scripts/audit.py {seconds} plain plain.db"),
         };
         for (desk, kind) in DESKS {
-            stage.show(&format!("{} &", kind.line(on, desk, seconds)))?;
+            stage.show(&format!("{} &", kind.line(python, on, desk, seconds)))?;
         }
         stage.show(&line)?;
-        let auditor =
-            stage.shell(&format!("exec {line}")).process_group(0).spawn().context(line)?;
+        let auditor = stage.shell(&format!("exec {line}")).spawn().context(line)?;
         let mut crew = Self { on, seconds, desks: Vec::with_capacity(DESKS.len()), auditor };
         for (desk, kind) in DESKS {
-            let child = spawn(stage, on, desk, &kind.line(on, desk, seconds))?;
+            let child = spawn(stage, on, desk, &kind.line(python, on, desk, seconds))?;
             crew.desks.push((desk, child));
         }
         Ok(crew)
@@ -180,10 +180,10 @@ impl Crew {
             bail!("there is no desk {VICTIM}");
         };
         stage.show(&format!("kill -9 {}   # desk {desk}", child.id()))?;
-        end(child, Signal::KILL)?;
+        child.kill().context("kill")?;
         child.wait().context("the killed desk")?;
         let kind = DESKS.iter().find(|(number, _)| number == desk).map_or(Kind::Script, |d| d.1);
-        let line = kind.line(self.on, *desk, seconds);
+        let line = kind.line(stage.python(), self.on, *desk, seconds);
         stage.show(&format!("{line} &"))?;
         *child = spawn(stage, self.on, *desk, &line)?;
         Ok(())
@@ -195,13 +195,10 @@ impl Crew {
     /// Where the auditor found that something does not add up, or a desk does not end.
     pub fn wait(mut self, stage: &Stage<'_>) -> anyhow::Result<Vec<Transcript>> {
         let limit = stage.now() + Duration::from_secs(u64::from(self.seconds)) + GRACE;
-        let audited = self.auditor.wait().context("the auditor")?;
+        let audited = ended(stage, &mut self.auditor, limit, "the auditor")?;
         let mut transcripts = Vec::with_capacity(self.desks.len());
         for (desk, child) in &mut self.desks {
-            while child.try_wait().with_context(|| format!("desk {desk}"))?.is_none() {
-                ensure!(stage.now() < limit, "desk {desk} did not come to its end");
-                stage.context().env.clock.sleep(Duration::from_millis(20));
-            }
+            ended(stage, child, limit, &format!("desk {desk}"))?;
             let read = |kind: &str| {
                 let path = stage.path(&transcript(self.on, *desk, kind));
                 std::fs::read_to_string(&path).with_context(|| format!("{}", path.display()))
@@ -215,12 +212,28 @@ impl Crew {
     }
 }
 
+/// Waits for a process to end.
+fn ended(
+    stage: &Stage<'_>,
+    child: &mut Child,
+    limit: Instant,
+    what: &str,
+) -> anyhow::Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait().with_context(|| what.to_owned())? {
+            return Ok(status);
+        }
+        ensure!(stage.now() < limit, "{what} did not come to its end");
+        stage.context().env.clock.sleep(Duration::from_millis(20));
+    }
+}
+
 impl Drop for Crew {
     fn drop(&mut self) {
         for child in self.desks.iter_mut().map(|(_, child)| child).chain([&mut self.auditor]) {
             // Ended ones are reaped already; of the others nothing may stay behind.
             if matches!(child.try_wait(), Ok(None)) {
-                drop(end(child, Signal::KILL));
+                drop(child.kill());
                 drop(child.wait());
             }
         }
@@ -231,7 +244,7 @@ fn transcript(on: On, desk: u32, kind: &str) -> String {
     format!("out/{}-{desk}.{kind}", on.prefix())
 }
 
-/// Starts a desk as a process group of its own, so that all of a pipe can be killed.
+/// Starts a desk; what it prints goes to `out/`.
 fn spawn(stage: &Stage<'_>, on: On, desk: u32, line: &str) -> anyhow::Result<Child> {
     let file = |kind: &str| {
         let path = stage.path(&transcript(on, desk, kind));
@@ -241,11 +254,9 @@ fn spawn(stage: &Stage<'_>, on: On, desk: u32, line: &str) -> anyhow::Result<Chi
             .open(&path)
             .with_context(|| path.display().to_string())
     };
-    let mut command = stage.shell(line);
-    command.process_group(0).stdin(Stdio::null()).stdout(file("out")?).stderr(file("err")?);
+    // `exec`, so that the process is the desk's own and not a shell's; a pipe needs the shell.
+    let alone = !line.contains('|');
+    let mut command = if alone { stage.shell(&format!("exec {line}")) } else { stage.shell(line) };
+    command.stdin(Stdio::null()).stdout(file("out")?).stderr(file("err")?);
     command.spawn().with_context(|| line.to_owned())
-}
-
-fn end(child: &Child, signal: Signal) -> anyhow::Result<()> {
-    kill_process_group(Pid::from_child(child), signal).context("kill")
 }

@@ -16,8 +16,9 @@ use interleaf_store::when::format_time;
 
 use crate::context::{Context, out};
 use crate::human;
+use crate::table::{Align, Table};
 use desks::{Crew, On};
-use report::{Counts, Run};
+use report::{Counts, Run, Served};
 use server::Server;
 use stage::Stage;
 
@@ -38,12 +39,12 @@ pub fn run(context: &Context, dir: &Path, keep: bool, seconds: u32) -> anyhow::R
 
     stage
         .heading("Eight processes write, a ninth audits, one of them and the server are killed")?;
-    let (between, interleaf) = write_through_kills(&stage, &mut server, seconds)?;
+    let (between, interleaf, served) = write_through_kills(&stage, &mut server, seconds)?;
 
     stage.heading("The same eight on a plain SQLite file (WAL), for comparison")?;
     let plain = write_plain(&stage, &before, seconds)?;
 
-    report::throughput(&stage, &interleaf, &plain)?;
+    report::throughput(&stage, &interleaf, served, &plain)?;
     stage.heading("History: before the desks wrote, in their middle, now")?;
     let mut sound = report::history(&stage, &loaded, &before, &between)?;
 
@@ -53,7 +54,7 @@ pub fn run(context: &Context, dir: &Path, keep: bool, seconds: u32) -> anyhow::R
     stage.run("interleaf log flights --limit 5")?;
     server.stop()?;
     let elapsed = context.env.clock.now().saturating_duration_since(started);
-    farewell(&stage, &before, elapsed)?;
+    farewell(&stage, &before, &between, elapsed)?;
     if !sound {
         eprintln!("interleaf: the demo found something that does not add up; see above");
         return Ok(ExitCode::FAILURE);
@@ -83,8 +84,9 @@ fn write_through_kills(
     stage: &Stage<'_>,
     server: &mut Server,
     seconds: u32,
-) -> anyhow::Result<(String, Run)> {
+) -> anyhow::Result<(String, Run, Served)> {
     let counted = report::transactions(stage, On::Interleaf)?;
+    let begun = Served::read(stage)?;
     let start = stage.now();
     let third = Duration::from_secs(u64::from(seconds)) / 3;
     let mut crew = Crew::start(stage, On::Interleaf, seconds)?;
@@ -92,10 +94,12 @@ fn write_through_kills(
     crew.kill_and_restart(stage, seconds - seconds / 3)?;
     let between = format_time(stage.context().env.clock.unix_micros());
     stage.sleep_until(start + third * 2);
+    let killed = Served::read(stage)?;
     let outage = server.kill_and_restart(stage)?;
     let run = finish(stage, crew, start, &counted)?;
     out(format_args!("the server was away for {} ms\n", human::grouped(outage.as_millis())))?;
-    Ok((between, run))
+    let served = Served::over_restart(begun, killed, Served::read(stage)?);
+    Ok((between, run, served))
 }
 
 fn write_plain(stage: &Stage<'_>, before: &str, seconds: u32) -> anyhow::Result<Run> {
@@ -114,17 +118,27 @@ fn finish(stage: &Stage<'_>, crew: Crew, start: Instant, counted: &Counts) -> an
     Run::read(stage, on, elapsed, counted, &transcripts)
 }
 
-fn farewell(stage: &Stage<'_>, before: &str, elapsed: Duration) -> anyhow::Result<()> {
+fn farewell(
+    stage: &Stage<'_>,
+    before: &str,
+    between: &str,
+    elapsed: Duration,
+) -> anyhow::Result<()> {
     stage.heading("The store stays there to play with")?;
+    let python = stage.python();
+    let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
+    for (line, what) in [
+        ("interleaf shell flights".to_owned(), "look around; each COMMIT is a version"),
+        (format!("interleaf shell flights@{before}"), "before the desks wrote, read-only"),
+        (format!("interleaf export flights@{between} then.db"), "their middle, as a file"),
+        (format!("interleaf exec -- {python}"), "import sqlite3; sqlite3.connect('flights')"),
+        ("interleaf serve &".to_owned(), "then use it from many processes at once"),
+        ("less scripts/desk.py scripts/load.sql".to_owned(), "what ran here"),
+    ] {
+        table.row([line, format!("# {what}")]);
+    }
     out(format_args!(
-        "{}\n\
-         interleaf shell flights                      # look around; each COMMIT is a version\n\
-         interleaf shell flights@{before}   # as it was before the desks wrote, read-only\n\
-         interleaf exec -- python3                    # import sqlite3; sqlite3.connect('flights')\n\
-         interleaf export flights@-1m flights.db      # an ordinary file again\n\
-         interleaf serve &                            # then use it from many processes at once\n\
-         less scripts/desk.py scripts/load.sql        # what ran here\n\n\
-         The demo took {:.0} s.\n",
+        "{}{table}\nThe demo took {:.0} s.\n",
         stage.environment_line(),
         elapsed.as_secs_f64(),
     ))

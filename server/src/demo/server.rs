@@ -1,7 +1,6 @@
 //! The demo's server: started, killed, started again, stopped.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -30,9 +29,7 @@ impl Server {
     pub fn start(stage: &Stage<'_>) -> anyhow::Result<Self> {
         stage.show(&format!("{LINE} &"))?;
         let mut command = stage.shell(&format!("exec {LINE}"));
-        // A group of its own: Ctrl-C reaches the demo, which stops the server itself.
-        let mut child =
-            command.process_group(0).stdout(Stdio::piped()).spawn().context("interleaf serve")?;
+        let mut child = command.stdout(Stdio::piped()).spawn().context("interleaf serve")?;
         let stdout = child.stdout.take().context("the server's stdout")?;
         let server = Self { child };
         let mut line = String::new();

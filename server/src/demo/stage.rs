@@ -20,6 +20,9 @@ const SCRIPTS: [(&str, &str); 6] = [
     ("audit.py", include_str!("../../demo/audit.py")),
 ];
 
+/// Where a Python is looked for. One that is built by hand often cannot load extensions.
+const PYTHONS: [&str; 2] = ["python3", "/usr/bin/python3"];
+
 const TABLES: [&str; 5] = ["airlines", "airports", "planes", "weather", "flights"];
 
 /// The demo's directory and what its shell lines need.
@@ -28,6 +31,7 @@ pub struct Stage<'a> {
     dir: PathBuf,
     bin: PathBuf,
     extension: PathBuf,
+    python: &'static str,
     new: bool,
 }
 
@@ -60,25 +64,36 @@ impl<'a> Stage<'a> {
             let path = scripts.join(name);
             fs::write(&path, text).with_context(|| format!("{}", path.display()))?;
         }
-        let stage = Self { context, dir, bin, extension, new };
+        let mut stage = Self { context, dir, bin, extension, python: "python3", new };
         stage.check_programs()?;
         Ok(stage)
     }
 
-    fn check_programs(&self) -> anyhow::Result<()> {
-        let test = "import sqlite3; sqlite3.connect(':memory:').enable_load_extension(True)";
-        for (line, package) in [
-            ("sqlite3 -version".to_owned(), "sqlite3"),
-            (format!("python3 -c \"{test}\""), "python3"),
-        ] {
-            let mut command = self.shell(&line);
-            let output = command.output().with_context(|| line.clone())?;
-            ensure!(
-                output.status.success(),
-                "the demo needs Debian's {package} (apt-get install {package}); this failed: {line}"
-            );
+    fn check_programs(&mut self) -> anyhow::Result<()> {
+        if !self.works("sqlite3 -version")? {
+            bail!("the demo needs the program sqlite3; on Debian: apt-get install sqlite3");
         }
-        Ok(())
+        let test = "import sqlite3; sqlite3.connect(':memory:').enable_load_extension(True)";
+        for python in PYTHONS {
+            if self.works(&format!("{python} -c \"{test}\""))? {
+                self.python = python;
+                return Ok(());
+            }
+        }
+        bail!(
+            "the demo needs a Python whose sqlite3 can load extensions, as Debian's can: \
+             apt-get install python3"
+        )
+    }
+
+    fn works(&self, line: &str) -> anyhow::Result<bool> {
+        let output = self.shell(line).output().with_context(|| line.to_owned())?;
+        Ok(output.status.success())
+    }
+
+    /// A Python whose sqlite3 can load extensions.
+    pub const fn python(&self) -> &'static str {
+        self.python
     }
 
     /// Says what the shown lines need.
@@ -96,10 +111,10 @@ impl<'a> Stage<'a> {
     pub fn environment_line(&self) -> String {
         format!(
             "cd {} && export PATH={}:$PATH INTERLEAF_STORE={} INTERLEAF_EXTENSION={}",
-            self.dir.display(),
-            self.bin.display(),
-            self.store_url(),
-            self.extension.display(),
+            quoted(&self.dir.display().to_string()),
+            quoted(&self.bin.display().to_string()),
+            quoted(&self.store_url()),
+            quoted(&self.extension.display().to_string()),
         )
     }
 
@@ -215,6 +230,16 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+=@%,".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 fn check_data(dir: &Path) -> anyhow::Result<()> {
     let csv = dir.join("csv");
     for table in TABLES {
@@ -228,4 +253,15 @@ fn check_data(dir: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(quoted("dir:/a/b-c"), "dir:/a/b-c");
+        assert_eq!(quoted("/a b/it's"), "'/a b/it'\\''s'");
+    }
 }

@@ -12,3 +12,5 @@ mod import;
 mod programs;
 mod support;
 mod usage;
+mod verify;
+mod versions;

@@ -77,3 +77,10 @@ fn shell_names_the_package_where_sqlite3_is_missing() {
         .unwrap();
     Ran::of(output).failed(1, &["apt-get install sqlite3"]);
 }
+
+#[test]
+fn the_demo_without_its_data_says_how_to_get_them() {
+    let place = Place::new();
+    place.run(["demo", "--dir", "d"]).failed(1, &["d/csv/airlines.csv", "make demo"]);
+    assert!(place.names().is_empty(), "{:?}", place.names());
+}

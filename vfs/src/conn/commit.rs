@@ -36,7 +36,7 @@ const STAGE_BYTES: usize = 4 << 20;
 
 /// Pages of an own commit that are kept in the caches; those of a larger one are read again
 /// when they are wanted.
-const MAX_KEPT_PAGES: usize = 256;
+const MAX_KEPT_PAGES: usize = 2048;
 
 /// What one file brings to a commit.
 struct Part {
@@ -269,7 +269,8 @@ fn try_commit(files: &mut Files, ids: &[u32]) -> Outcome<()> {
         durability,
         client: client_name(),
     };
-    let readers = read_only_parts(files, &store, ids);
+    let mut readers = read_only_parts(files, &store, ids);
+    join_same_branch(&mut parts, &mut readers);
     stage(&store, request.id, &mut parts, &mut files.stats)?;
     let mut members = Vec::with_capacity(parts.len() + readers.len());
     for part in parts {
@@ -429,6 +430,21 @@ fn read_only_parts(files: &Files, store: &Arc<Store>, ids: &[u32]) -> Vec<(u32, 
             Some((file.id, part))
         })
         .collect()
+}
+
+/// The same database attached twice, read under one name and written under the other: one
+/// part of the commit. The reader's view stays where it is.
+fn join_same_branch(parts: &mut [Part], readers: &mut Vec<(u32, CommitPart)>) {
+    readers.retain(|(_, reader)| {
+        let same = parts
+            .iter_mut()
+            .map(|part| &mut part.request)
+            .find(|part| part.branch == reader.branch && part.snapshot == reader.snapshot);
+        same.is_none_or(|part| {
+            part.reads.extend_from(&reader.reads);
+            false
+        })
+    });
 }
 
 /// Sends the pages of a large commit ahead.

@@ -18,7 +18,8 @@ use super::page_map::Progress;
 use super::source::View;
 use super::stats::Stats;
 use super::write_buffer::WriteBuffer;
-use crate::code::{BUSY_SNAPSHOT, Failure, IOERR, Outcome, READONLY};
+use crate::code::{BUSY_SNAPSHOT, Failure, IOERR, LOCKED, Outcome, READONLY};
+use crate::config::LogLevel;
 
 /// Where the pager compares its cache's age: 16 bytes at 24.
 const AGE_OFFSET: u64 = 24;
@@ -154,13 +155,14 @@ impl Files {
             return Ok(());
         }
         if file.at != At::Head {
-            return Err(
-                Error::ReadOnly { what: format!("database {} at a version", file.name) }.into()
-            );
+            let what = format!("database {} at a version", file.name);
+            return Err(Error::ReadOnly { what }.into());
         }
+        self.check_alone(id)?;
+        let (file, _) = self.file(id)?;
         if file.reader().is_some_and(|reader| reader.after.is_some()) && !self.settle(id)? {
             return Err(Failure {
-                level: crate::config::LogLevel::Debug,
+                level: LogLevel::Debug,
                 ..Failure::new(
                     BUSY_SNAPSHOT,
                     "conflict: others changed the database while a statement of this \
@@ -179,6 +181,18 @@ impl Files {
             writing @ Lock::Writing(_) => writing,
         };
         Ok(())
+    }
+
+    /// The same database attached twice is written under one of its names at a time:
+    /// each of the two would undo the other.
+    fn check_alone(&self, id: u32) -> Outcome<()> {
+        let Some(file) = self.list.iter().find(|file| file.id == id) else { return Ok(()) };
+        let mut writing = self.list.iter().filter(|f| matches!(f.lock, Lock::Writing(_)));
+        if !writing.any(|other| other.id != id && other.source.branch == file.source.branch) {
+            return Ok(());
+        }
+        let text = format!("database {} is being written under another name of it", file.name);
+        Err(Failure { level: LogLevel::Debug, ..Failure::new(LOCKED, text) })
     }
 
     /// xUnlock(SHARED): whatever was written and not committed is gone.

@@ -134,8 +134,15 @@ impl Source {
             let hash = self.map.get(p, view.version);
             !hash.is_some_and(|hash| self.store.cache().contains(&hash))
         }));
-        let request = ReadRequest { branch: self.branch, snapshot: view.version, pages };
-        let reads = self.store.read(&request, stats)?;
+        let mut request = ReadRequest { branch: self.branch, snapshot: view.version, pages };
+        let reads = match self.store.read(&request, stats) {
+            // The damage may be in a page that nobody has asked for yet.
+            Err(Error::Corrupt { .. } | Error::FormatVersion { .. }) if request.pages.len() > 1 => {
+                request.pages.truncate(1);
+                self.store.read(&request, stats)?
+            }
+            reads => reads?,
+        };
         let mut notes = Vec::with_capacity(reads.len());
         let mut first = None;
         for (&page, read) in request.pages.iter().zip(&reads) {

@@ -36,10 +36,15 @@ pub struct Api {
     pub database_file_object: DatabaseFileObject,
 }
 
-/// Addresses of SQLite's functions, by name. [`sqlite_api!`](crate::sqlite_api) fills it
-/// from a crate that declares them, such as `rusqlite::ffi`.
+/// Addresses of the functions of one copy of SQLite. [`sqlite_api!`](crate::sqlite_api)
+/// takes them from a crate that declares them, such as `rusqlite::ffi`.
 #[derive(Clone, Copy, Debug)]
-pub struct ApiPointers {
+pub struct ApiPointers(Addresses);
+
+/// What [`ApiPointers`] is made of, by the functions' names.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
     /// `sqlite3_libversion_number`
     pub libversion_number: *const (),
     /// `sqlite3_vfs_find`
@@ -56,7 +61,20 @@ pub struct ApiPointers {
     pub database_file_object: *const (),
 }
 
-/// The addresses of SQLite's functions from a module that declares them.
+impl ApiPointers {
+    /// Vouches for addresses.
+    ///
+    /// # Safety
+    /// Each address is null or that of the function of its name, in one copy of SQLite that
+    /// stays loaded for the life of the process.
+    #[must_use]
+    pub const unsafe fn new(addresses: Addresses) -> Self {
+        Self(addresses)
+    }
+}
+
+/// The functions of SQLite from the module of bindings that declares them, linked into this
+/// program, for [`register`](crate::register).
 ///
 /// ```ignore
 /// let api = interleaf_vfs::sqlite_api!(rusqlite::ffi);
@@ -64,14 +82,18 @@ pub struct ApiPointers {
 #[macro_export]
 macro_rules! sqlite_api {
     ($($ffi:ident)::+) => {
-        $crate::ApiPointers {
-            libversion_number: $($ffi)::+::sqlite3_libversion_number as *const (),
-            vfs_find: $($ffi)::+::sqlite3_vfs_find as *const (),
-            vfs_register: $($ffi)::+::sqlite3_vfs_register as *const (),
-            malloc: $($ffi)::+::sqlite3_malloc as *const (),
-            log: $($ffi)::+::sqlite3_log as *const (),
-            uri_parameter: $($ffi)::+::sqlite3_uri_parameter as *const (),
-            database_file_object: $($ffi)::+::sqlite3_database_file_object as *const (),
+        // SAFETY: functions that are linked into the program stay; a module of bindings
+        // declares those of its SQLite under their names.
+        unsafe {
+            $crate::ApiPointers::new($crate::Addresses {
+                libversion_number: $($ffi)::+::sqlite3_libversion_number as *const (),
+                vfs_find: $($ffi)::+::sqlite3_vfs_find as *const (),
+                vfs_register: $($ffi)::+::sqlite3_vfs_register as *const (),
+                malloc: $($ffi)::+::sqlite3_malloc as *const (),
+                log: $($ffi)::+::sqlite3_log as *const (),
+                uri_parameter: $($ffi)::+::sqlite3_uri_parameter as *const (),
+                database_file_object: $($ffi)::+::sqlite3_database_file_object as *const (),
+            })
         }
     };
 }
@@ -93,15 +115,23 @@ fn missing(name: &str) -> Error {
 }
 
 impl Api {
-    /// From addresses.
+    /// From addresses that somebody vouched for.
     ///
     /// # Errors
     /// `Unsupported` where one is missing or the library is older than [`MIN_VERSION`].
+    pub fn from_pointers(pointers: ApiPointers) -> Result<Self> {
+        // SAFETY: what whoever made `pointers` promised.
+        unsafe { Self::from_addresses(&pointers.0) }
+    }
+
+    /// From addresses.
+    ///
+    /// # Errors
+    /// As [`Api::from_pointers`].
     ///
     /// # Safety
-    /// Each address is null or that of the function of its name, in one copy of SQLite that
-    /// stays loaded for the life of the process.
-    pub unsafe fn from_pointers(pointers: &ApiPointers) -> Result<Self> {
+    /// As [`ApiPointers::new`].
+    unsafe fn from_addresses(pointers: &Addresses) -> Result<Self> {
         check_version(pointers.libversion_number)?;
         let present = |pointer: *const (), name: &str| {
             if pointer.is_null() { Err(missing(name)) } else { Ok(pointer) }
@@ -144,7 +174,7 @@ impl Api {
         check_version(version)?;
         // SAFETY: the library is new enough to have every one of these places.
         let at = |place: usize| unsafe { *table.add(place) };
-        let pointers = ApiPointers {
+        let pointers = Addresses {
             libversion_number: version,
             vfs_find: at(place::VFS_FIND),
             vfs_register: at(place::VFS_REGISTER),
@@ -154,7 +184,7 @@ impl Api {
             database_file_object: at(place::DATABASE_FILE_OBJECT),
         };
         // SAFETY: SQLite filled its own table.
-        unsafe { Self::from_pointers(&pointers) }
+        unsafe { Self::from_addresses(&pointers) }
     }
 
     /// By asking `resolve` for each function's address, as dlsym answers it.
@@ -163,14 +193,14 @@ impl Api {
     /// As [`Api::from_pointers`].
     ///
     /// # Safety
-    /// As [`Api::from_pointers`], of the addresses that `resolve` gives.
+    /// As [`ApiPointers::new`], of the addresses that `resolve` gives.
     pub unsafe fn from_resolver(
         mut resolve: impl FnMut(&CStr) -> Option<NonNull<c_void>>,
     ) -> Result<Self> {
         let mut get = |name: &CStr| {
             resolve(name).map_or(std::ptr::null(), |address| address.as_ptr().cast::<()>())
         };
-        let pointers = ApiPointers {
+        let pointers = Addresses {
             libversion_number: get(c"sqlite3_libversion_number"),
             vfs_find: get(c"sqlite3_vfs_find"),
             vfs_register: get(c"sqlite3_vfs_register"),
@@ -180,7 +210,7 @@ impl Api {
             database_file_object: get(c"sqlite3_database_file_object"),
         };
         // SAFETY: the caller's promise.
-        unsafe { Self::from_pointers(&pointers) }
+        unsafe { Self::from_addresses(&pointers) }
     }
 
     /// `text` in memory that SQLite frees, or null where there is none left.

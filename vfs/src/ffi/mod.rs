@@ -17,7 +17,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use interleaf_store::{Error, Result};
 
-pub use self::api::{Api, ApiPointers, MIN_VERSION};
+pub use self::api::{Addresses, Api, ApiPointers, MIN_VERSION};
 use self::registered::Registered;
 use crate::code::{ERROR, OK, OK_LOAD_PERMANENTLY};
 use crate::config::Config;

@@ -13,7 +13,6 @@ static REGISTER: Once = Once::new();
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Registers the VFS over the store in memory.
-#[allow(unsafe_code, reason = "registering with rusqlite's SQLite")]
 pub fn register() {
     REGISTER.call_once(|| {
         let vars = [("INTERLEAF_STORE", "mem:"), ("INTERLEAF_LOG", "error")];
@@ -23,9 +22,7 @@ pub fn register() {
             })
         })
         .unwrap();
-        // SAFETY: rusqlite's SQLite is linked into this program.
-        unsafe { interleaf_vfs::register(&interleaf_vfs::sqlite_api!(rusqlite::ffi), &config) }
-            .unwrap();
+        interleaf_vfs::register(interleaf_vfs::sqlite_api!(rusqlite::ffi), &config).unwrap();
     });
 }
 

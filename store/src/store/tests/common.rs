@@ -219,8 +219,9 @@ impl Dice {
 }
 
 /// Runs a property for some seeds, `INTERLEAF_SEEDS_TIMES` as many, or for the one in
-/// `INTERLEAF_SEED`; prints the seed of a run that failed.
-pub fn for_seeds(seeds: std::ops::Range<u64>, property: impl Fn(u64)) {
+/// `INTERLEAF_SEED`; prints the seed of a run that failed. Says whether there were enough
+/// of them to expect everything to have happened.
+pub fn for_seeds(seeds: std::ops::Range<u64>, mut property: impl FnMut(u64)) -> bool {
     struct Named(u64);
     impl Drop for Named {
         fn drop(&mut self) {
@@ -237,4 +238,5 @@ pub fn for_seeds(seeds: std::ops::Range<u64>, property: impl Fn(u64)) {
         let _named = Named(seed);
         property(seed);
     }
+    one.is_none()
 }

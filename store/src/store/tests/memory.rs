@@ -1,11 +1,13 @@
 //! What is kept in memory of an exclusive engine: loading while commits go on (P3).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::common::{Db, commit_id, mem_store, page, soon};
-use crate::api::Changes;
+use super::common::{Db, commit_id, filled, mem_store, page, soon};
+use crate::api::{Backend, Changes};
 use crate::error::Error;
 use crate::format::log::{LogPages, LogRecord};
+use crate::kv::Snapshot;
 use crate::store::Store;
 use crate::store::published::{Event, Published};
 use crate::types::{ContentHash, Version};
@@ -88,8 +90,7 @@ fn a_load_that_fails_leaves_no_mark_and_two_at_once_agree() {
     let (published, newest) = fresh(&store);
     let gone = || Error::Unavailable { what: "gone".into() };
     let snapshot = || Ok(store.kv.snapshot(soon())?);
-    let failed =
-        published.load(branch, || if newest == Version::ZERO { snapshot() } else { Err(gone()) });
+    let failed = published.load(branch, || Err::<Box<dyn Snapshot>, _>(gone()));
     assert_eq!(failed.unwrap_err(), gone());
     assert!(published.peek(branch, |_, _| ()).is_none());
     let nobody = crate::types::BranchId::from_bytes([9; 8]);
@@ -105,4 +106,41 @@ fn a_load_that_fails_leaves_no_mark_and_two_at_once_agree() {
     assert_eq!(head, Some(later(newest, 1)));
     let known = published.peek(branch, |newest, state| state.changes(first, newest)).unwrap();
     assert!(matches!(known, Some(Changes::Commits(changes)) if changes.len() == 1));
+}
+
+/// P1, rule 4: a commit over two databases is seen in both or in none.
+#[test]
+fn a_commit_over_two_databases_is_never_half_seen() {
+    let store = mem_store();
+    let (one, two) = (Db::open(&store, "one"), Db::open(&store, "two"));
+    one.put(&[(1, 0)]);
+    two.put(&[(1, 0)]);
+    let done = Arc::new(AtomicBool::new(false));
+    let watcher = {
+        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        std::thread::spawn(move || {
+            let (one, two) = (Db::open(&store, "one"), Db::open(&store, "two"));
+            let mut seen = 0u32;
+            while !done.load(Ordering::Relaxed) || seen == 0 {
+                let first = one.begin();
+                let second = two.begin_at(Some(first.begun.snapshot));
+                assert_eq!(first.begun.snapshot, second.begun.snapshot);
+                let at = |db: &Db| db.read_at(first.begun.snapshot, &[1]).unwrap()[0].bytes[0];
+                assert_eq!(at(&one), at(&two));
+                seen += 1;
+            }
+        })
+    };
+    for byte in 1..=250 {
+        let mut first = one.begin();
+        let mut second = two.begin_at(Some(first.begun.snapshot));
+        first.write(1, filled(byte));
+        second.write(1, filled(byte));
+        let mut request = first.request();
+        request.parts.push(second.part());
+        let reply = store.commit(&request, soon()).unwrap();
+        assert_eq!(reply.previous.len(), 2);
+    }
+    done.store(true, Ordering::Relaxed);
+    watcher.join().unwrap();
 }

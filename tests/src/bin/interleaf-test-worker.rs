@@ -1,0 +1,100 @@
+//! What tests run in processes of their own.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `sql URI STATEMENT...` | runs statements on one connection, prints one answer a line |
+//! | `hold URI` | reads from the database, prints `ready`, keeps it open until its input ends |
+//! | `both MAIN OTHER COUNT LOG` | commits COUNT times over two attached databases, see below |
+//! | `transfer URI WORKER INCARNATION SEED MS LOG` | random transfers |
+//!
+//! `both` inserts the numbers from 1 to COUNT into `t` of both databases, one number a
+//! transaction, and writes a number to LOG once its COMMIT is acknowledged; it ends with
+//! exit code 1 at the first error.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "part of the tests: a panic is how it fails"
+)]
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use interleaf_tests::store::flags;
+use interleaf_tests::worker::Answer;
+use interleaf_tests::{sql, transfers};
+use rusqlite::Connection;
+
+fn main() -> ExitCode {
+    sql::register();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["sql", uri, statements @ ..] => statements_on(uri, statements),
+        ["hold", uri] => hold(uri),
+        ["both", main, other, count, log] => {
+            return both(main, other, count.parse().unwrap(), Path::new(log));
+        }
+        ["transfer", uri, worker, incarnation, seed, ms, log] => {
+            transfers::work(&transfers::Plan {
+                uri,
+                worker: worker.parse().unwrap(),
+                incarnation: incarnation.parse().unwrap(),
+                seed: seed.parse().unwrap(),
+                duration: Duration::from_millis(ms.parse().unwrap()),
+                log: Path::new(log),
+            })
+        }
+        other => panic!("no such command: {other:?}"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn open(uri: &str) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(uri, flags())
+}
+
+fn statements_on(uri: &str, statements: &[&str]) {
+    let print = |answer: &Answer| println!("{}", answer.to_json());
+    let db = match open(uri) {
+        Ok(db) => db,
+        Err(error) => {
+            print(&Answer::Error(sql::code(&error).into(), error.to_string()));
+            return;
+        }
+    };
+    for statement in statements {
+        print(&sql::answer(&db, statement));
+    }
+}
+
+fn hold(uri: &str) {
+    let db = open(uri).unwrap();
+    let tables: i64 = sql::one(&db, "SELECT count(*) FROM sqlite_schema");
+    println!("ready {tables}");
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+fn both(main: &str, other: &str, count: i64, log: &Path) -> ExitCode {
+    let mut log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+    let db = open(main).unwrap();
+    db.execute("ATTACH ?1 AS other", [other]).unwrap();
+    for number in 1..=count {
+        let transaction = format!(
+            "BEGIN;
+             INSERT INTO main.t VALUES ({number}, zeroblob(100));
+             INSERT INTO other.t VALUES ({number}, zeroblob(100));
+             COMMIT"
+        );
+        if let Err(error) = db.execute_batch(&transaction) {
+            eprintln!("{number}: {} {error}", sql::code(&error));
+            eprintln!("{}", sql::stats(&db));
+            return ExitCode::FAILURE;
+        }
+        writeln!(log, "{number}").unwrap();
+    }
+    ExitCode::SUCCESS
+}

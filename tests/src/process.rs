@@ -1,0 +1,122 @@
+//! Processes that do not outlive their test.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait;
+
+/// How long a process that ends by itself may take.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A child that is killed when the guard goes.
+#[derive(Debug)]
+pub struct Guard {
+    child: Child,
+}
+
+impl Guard {
+    /// Starts a process.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn spawn(command: &mut Command) -> Self {
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        Self { child }
+    }
+
+    /// The child, for its pipes.
+    pub const fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// Where it does not end within `limit`.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let what = format!("the end of process {}", self.id());
+        wait::until(&what, limit, || self.ended())
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        if self.child.kill().is_ok() {
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// Runs a process to its end, within [`LIMIT`], and gives what it printed.
+///
+/// # Panics
+/// Where it cannot be started or does not end.
+#[must_use]
+pub fn run(command: &mut Command) -> Output {
+    run_with_input(command, "")
+}
+
+/// As [`run`], with `input` as its standard input.
+///
+/// # Panics
+/// As [`run`].
+#[must_use]
+pub fn run_with_input(command: &mut Command, input: &str) -> Output {
+    use std::io::Write;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut guard = Guard::spawn(command);
+    let stdout = collect(guard.child().stdout.take().unwrap());
+    let stderr = collect(guard.child().stderr.take().unwrap());
+    let mut stdin = guard.child().stdin.take().unwrap();
+    // A process that ends without reading all closes the pipe: its own business.
+    drop(stdin.write_all(input.as_bytes()));
+    drop(stdin);
+    let status = guard.wait(LIMIT);
+    Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+/// What a process printed, as text, both streams.
+#[must_use]
+pub fn text(output: &Output) -> (String, String) {
+    (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}

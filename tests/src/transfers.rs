@@ -1,0 +1,301 @@
+//! Random transfers between accounts, and the exact judgement of what became of each.
+//!
+//! A worker writes `try ID FROM TO AMOUNT` to its log before it begins a transaction, and
+//! afterwards one of `ok ID`, `no ID` (an error that says that nothing was written) or
+//! `unknown ID` (the error said "outcome unknown"). The transaction itself inserts
+//! `(ID, FROM, TO, AMOUNT)` into the worker's own journal table. Ids are never used again.
+//! Killed at any moment, the worker leaves a log from which each id can be judged:
+//!
+//! | last line about the id | journal row |
+//! |---|---|
+//! | `ok` | must be there |
+//! | `no` | must not be there |
+//! | `unknown`, or `try` alone | may be there |
+//! | none | must not be there |
+//!
+//! and the balance of each account must be what the journal rows make it, to the unit: a
+//! transaction is whole or absent.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rusqlite::{Connection, Error};
+
+use crate::sql;
+
+/// Accounts in the database.
+pub const ACCOUNTS: i64 = 1000;
+
+/// What each account begins with.
+pub const START: i64 = 1000;
+
+/// Creates accounts and journals for `workers` workers.
+pub fn create(db: &Connection, workers: u32) {
+    sql::run(
+        db,
+        &format!(
+            "BEGIN;
+             CREATE TABLE account(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL, note TEXT);
+             WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<{ACCOUNTS})
+             INSERT INTO account SELECT i, {START}, hex(randomblob(100)) FROM n;"
+        ),
+    );
+    for worker in 0..workers {
+        let table = format!("journal{worker}(id INTEGER PRIMARY KEY, a INT, b INT, amount INT)");
+        sql::run(db, &format!("CREATE TABLE {table}"));
+    }
+    sql::run(db, "COMMIT");
+}
+
+/// One worker's work.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// URI of the database.
+    pub uri: &'a str,
+    /// Which worker, from 0.
+    pub worker: u32,
+    /// How often this worker was started before: the upper half of its ids.
+    pub incarnation: u32,
+    /// Seed of its choices.
+    pub seed: u64,
+    /// How long it works.
+    pub duration: Duration,
+    /// Where it writes its log.
+    pub log: &'a Path,
+}
+
+/// Does transfers until the time is up.
+///
+/// # Panics
+/// On an error that no transfer should see.
+pub fn work(plan: &Plan<'_>) {
+    let start = Instant::now();
+    let mut rng = StdRng::seed_from_u64(plan.seed);
+    let mut log = std::fs::OpenOptions::new().create(true).append(true).open(plan.log).unwrap();
+    let mut say = |line: String| log.write_all(line.as_bytes()).unwrap();
+    let mut db: Option<Connection> = None;
+    let mut next = i64::from(plan.incarnation) << 32;
+    while start.elapsed() < plan.duration {
+        // A connection that met an error other than a conflict is given up now and then,
+        // as applications do; the next one must work as well.
+        let open = match db.take() {
+            Some(open) => open,
+            None => match open(plan.uri) {
+                Ok(open) => open,
+                Err(error) => {
+                    say(format!("error open {} {error}\n", sql::code(&error)));
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
+                }
+            },
+        };
+        next += 1;
+        let transfer = Transfer::random(&mut rng);
+        let Transfer { from, to, amount } = transfer;
+        say(format!("try {next} {from} {to} {amount}\n"));
+        match transfer.run(&open, plan.worker, next) {
+            Ok(()) => say(format!("ok {next}\n")),
+            Err(Failed { error, at_commit }) => {
+                let code = sql::code(&error);
+                let reason = reason(&open, &error);
+                if at_commit && code != sql::CONFLICT && reason.contains("outcome unknown") {
+                    say(format!("unknown {next}\n"));
+                } else {
+                    say(format!("no {next}\n"));
+                }
+                if code != sql::CONFLICT {
+                    say(format!("error {next} {code} {}\n", reason.replace('\n', " ")));
+                    if rng.random_bool(0.5) {
+                        continue;
+                    }
+                }
+            }
+        }
+        db = Some(open);
+    }
+}
+
+fn open(uri: &str) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(uri, crate::store::flags())?;
+    db.busy_timeout(Duration::from_secs(5))?;
+    Ok(db)
+}
+
+/// The error's message and what the VFS says about it.
+fn reason(db: &Connection, error: &Error) -> String {
+    let last = db
+        .query_row("PRAGMA interleaf_stats", [], |row| row.get::<_, String>(0))
+        .unwrap_or_else(|e| format!("no interleaf_stats: {e}"));
+    let last = serde_json::from_str::<serde_json::Value>(&last)
+        .map_or(last, |value| value["last_error"].to_string());
+    format!("{error}; last_error: {last}")
+}
+
+struct Failed {
+    error: Error,
+    at_commit: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Transfer {
+    from: i64,
+    to: i64,
+    amount: i64,
+}
+
+impl Transfer {
+    fn random(rng: &mut StdRng) -> Self {
+        let from = rng.random_range(1..=ACCOUNTS);
+        let to = (from - 1 + rng.random_range(1..ACCOUNTS)) % ACCOUNTS + 1;
+        Self { from, to, amount: rng.random_range(1..=20) }
+    }
+
+    fn run(self, db: &Connection, worker: u32, id: i64) -> Result<(), Failed> {
+        let result = self.statements(db, worker, id);
+        if let Err(error) = result {
+            let rolled_back = db.is_autocommit() || db.execute_batch("ROLLBACK").is_ok();
+            assert!(rolled_back, "ROLLBACK failed after {error}");
+            return Err(Failed { error, at_commit: false });
+        }
+        let result = db.execute_batch("COMMIT");
+        if let Err(error) = result {
+            if !db.is_autocommit() {
+                db.execute_batch("ROLLBACK").unwrap_or_else(|e| panic!("ROLLBACK: {e}"));
+            }
+            return Err(Failed { error, at_commit: true });
+        }
+        Ok(())
+    }
+
+    fn statements(self, db: &Connection, worker: u32, id: i64) -> rusqlite::Result<()> {
+        db.execute_batch("BEGIN")?;
+        let balance = |account: i64| -> rusqlite::Result<i64> {
+            db.prepare("SELECT balance FROM account WHERE id = ?1")?
+                .query_row([account], |row| row.get(0))
+        };
+        // Written from what was read, so that a lost update would change the sum.
+        let (from, to) = (balance(self.from)?, balance(self.to)?);
+        let mut update = db.prepare("UPDATE account SET balance = ?2 WHERE id = ?1")?;
+        update.execute((self.from, from - self.amount))?;
+        update.execute((self.to, to + self.amount))?;
+        db.prepare(&format!("INSERT INTO journal{worker} VALUES (?1, ?2, ?3, ?4)"))?.execute((
+            id,
+            self.from,
+            self.to,
+            self.amount,
+        ))?;
+        Ok(())
+    }
+}
+
+/// How many transfers ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Acknowledged.
+    pub acknowledged: u64,
+    /// Refused, conflicts most of them.
+    pub refused: u64,
+    /// Reported as unknown, or the worker was killed meanwhile.
+    pub open: u64,
+    /// Of those, the ones that took effect.
+    pub open_present: u64,
+    /// Errors other than conflicts.
+    pub errors: u64,
+}
+
+/// Judges a database against the logs of its workers.
+///
+/// # Panics
+/// Where a transfer is not what its log says, or an account not what the journals say.
+pub fn judge(db: &Connection, logs: &[impl AsRef<Path>]) -> Tally {
+    let mut tally = Tally::default();
+    let mut balances: BTreeMap<i64, i64> = (1..=ACCOUNTS).map(|id| (id, START)).collect();
+    for (worker, log) in logs.iter().enumerate() {
+        let text = std::fs::read_to_string(log).unwrap();
+        let journal = journal(db, worker);
+        judge_worker(worker, &text, &journal, &mut tally);
+        for (from, to, amount) in journal.values() {
+            *balances.get_mut(from).unwrap() -= amount;
+            *balances.get_mut(to).unwrap() += amount;
+        }
+    }
+    let mut select = db.prepare("SELECT id, balance FROM account").unwrap();
+    let found: BTreeMap<i64, i64> = select
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    for (id, expected) in &balances {
+        assert_eq!(found.get(id), Some(expected), "account {id}: a transfer in part, or twice");
+    }
+    assert_eq!(found.values().sum::<i64>(), ACCOUNTS * START);
+    tally
+}
+
+type Journal = BTreeMap<i64, (i64, i64, i64)>;
+
+fn journal(db: &Connection, worker: usize) -> Journal {
+    db.prepare(&format!("SELECT id, a, b, amount FROM journal{worker}"))
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?))))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap()
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Tried,
+    Ok,
+    No,
+    Unknown,
+}
+
+fn judge_worker(worker: usize, log: &str, journal: &Journal, tally: &mut Tally) {
+    let mut fates: BTreeMap<i64, ((i64, i64, i64), Fate)> = BTreeMap::new();
+    // A last line without its end is one that the worker was killed in.
+    let complete = log.rfind('\n').map_or("", |end| &log[..end]);
+    for line in complete.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |at: usize| words[at].parse::<i64>().unwrap_or_else(|e| panic!("{line}: {e}"));
+        let mut settle = |fate| fates.get_mut(&number(1)).unwrap().1 = fate;
+        match words[0] {
+            "try" => {
+                let row = (number(2), number(3), number(4));
+                assert!(fates.insert(number(1), (row, Fate::Tried)).is_none(), "{line}");
+            }
+            "ok" => settle(Fate::Ok),
+            "no" => settle(Fate::No),
+            "unknown" => settle(Fate::Unknown),
+            "error" => tally.errors += 1,
+            _ => panic!("worker {worker}: {line}"),
+        }
+    }
+    for (id, (row, fate)) in &fates {
+        let found = journal.get(id);
+        if let Some(found) = found {
+            assert_eq!(found, row, "worker {worker}: transfer {id} has other numbers");
+        }
+        match fate {
+            Fate::Ok => {
+                assert!(found.is_some(), "worker {worker}: acknowledged transfer {id} is lost");
+                tally.acknowledged += 1;
+            }
+            Fate::No => {
+                assert!(found.is_none(), "worker {worker}: refused transfer {id} is there");
+                tally.refused += 1;
+            }
+            Fate::Unknown | Fate::Tried => {
+                tally.open += 1;
+                tally.open_present += u64::from(found.is_some());
+            }
+        }
+    }
+    for id in journal.keys() {
+        assert!(fates.contains_key(id), "worker {worker}: nobody tried transfer {id}");
+    }
+}
