@@ -29,11 +29,7 @@ fn round(statement: &mut Statement<'_>) -> rusqlite::Result<Duration> {
 fn main() -> Result<(), Box<dyn Error>> {
     let store = std::env::args().nth(1).unwrap_or_else(|| "mem:".to_owned());
     let config = Config { store: store.parse()?, ..Config::default() };
-    #[allow(unsafe_code, reason = "registering with rusqlite's SQLite")]
-    // SAFETY: rusqlite's SQLite is linked into this program.
-    unsafe {
-        interleaf_vfs::register(&interleaf_vfs::sqlite_api!(rusqlite::ffi), &config)?;
-    }
+    interleaf_vfs::register(interleaf_vfs::sqlite_api!(rusqlite::ffi), &config)?;
     let folder = tempfile::tempdir()?;
     let plain = Connection::open(folder.path().join("plain.db"))?;
     let ours = Connection::open("file:point_select?vfs=interleaf")?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use interleaf_store::api::*;
 use interleaf_store::env::Deadline;
+use interleaf_store::kv::Durability;
 use interleaf_store::types::{BranchId, CommitId, DatabaseId, DatabaseName, Incarnation, Version};
 use interleaf_store::url::StoreUrl;
 use interleaf_store::when::When;
@@ -28,6 +29,8 @@ struct Plan {
     incarnation: Option<u8>,
     panic_at_begin: bool,
     begins_at: Vec<Option<Version>>,
+    reads: usize,
+    durabilities: Vec<Durability>,
 }
 
 static PLANS: Mutex<Option<HashMap<String, Plan>>> = Mutex::new(None);
@@ -81,6 +84,7 @@ impl Backend for Faulty {
         Ok(reply)
     }
     fn read(&self, request: &ReadRequest, deadline: Deadline) -> Result<Vec<PageRead>> {
+        plan(&self.host, |plan| plan.reads += 1);
         self.plan().read.map_or(Ok(()), Err)?;
         self.inner.read(request, deadline)
     }
@@ -92,6 +96,7 @@ impl Backend for Faulty {
         self.inner.unstage(id, deadline)
     }
     fn commit(&self, request: &CommitRequest, deadline: Deadline) -> Result<CommitReply> {
+        plan(&self.host, |plan| plan.durabilities.push(request.durability));
         let plan = self.plan();
         match plan.commit {
             Some(error) if plan.commit_took_effect => {
@@ -147,9 +152,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// A fresh store and a URI to a database in it.
 fn fresh() -> (String, String) {
     REGISTER.call_once(|| {
-        // SAFETY: rusqlite's SQLite is linked into this program.
-        #[allow(unsafe_code, reason = "registering with rusqlite's SQLite")]
-        let api = unsafe { crate::ffi::Api::from_pointers(&crate::sqlite_api!(rusqlite::ffi)) };
+        #[allow(unsafe_code, reason = "the macro's, seen as this crate's own here")]
+        let api = crate::ffi::Api::from_pointers(crate::sqlite_api!(rusqlite::ffi));
         let config = Config { log: LogLevel::Off, ..Config::default() };
         crate::ffi::register(api.unwrap(), &config, connect).unwrap();
     });
@@ -211,7 +215,7 @@ fn a_read_that_fails_inside_a_transaction_rolls_it_back() {
     let (host, uri) = fresh();
     let db = Connection::open(&uri).unwrap();
     let fill = "CREATE TABLE t(n, pad);
-        WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 3000)
+        WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 12000)
         INSERT INTO t SELECT x, printf('%0900d', x) FROM c";
     db.execute_batch(fill).unwrap();
     db.execute_batch("PRAGMA cache_size = 5").unwrap();
@@ -232,7 +236,7 @@ fn a_read_that_fails_inside_a_transaction_rolls_it_back() {
         assert_eq!(first, 1);
     }
     let sum: i64 = db.query_row("SELECT sum(length(pad)) FROM t", [], |r| r.get(0)).unwrap();
-    assert_eq!(sum, 3000 * 900);
+    assert_eq!(sum, 12_000 * 900);
 }
 
 #[test]
@@ -321,4 +325,44 @@ fn files_of_one_connection_join_one_snapshot() {
     db.execute_batch("BEGIN; SELECT * FROM t; SELECT * FROM u; COMMIT").unwrap();
     let begins = plan(&host, |plan| plan.begins_at.clone());
     assert!(matches!(begins.as_slice(), [None, Some(_)]), "{begins:?}");
+}
+
+#[test]
+fn a_warm_update_is_one_begin_and_one_commit() {
+    let (host, db, _) = filled();
+    db.execute_batch(UPDATE).unwrap();
+    plan(&host, |plan| *plan = Plan::default());
+    db.execute_batch(UPDATE).unwrap();
+    let done = plan(&host, |plan| plan.clone());
+    assert_eq!((done.begins_at.len(), done.reads, done.durabilities.len()), (1, 0, 1));
+    assert_eq!(n(&db), 3);
+}
+
+#[test]
+fn the_synchronous_level_reaches_the_store() {
+    let (host, db, _) = filled();
+    let two = format!("file:two?vfs=interleaf&store=tcp://{host}");
+    db.execute_batch(&format!("ATTACH '{two}' AS two; CREATE TABLE two.u(n)")).unwrap();
+    db.execute_batch("CREATE TABLE big(pad)").unwrap();
+    let spill = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 3000)
+        INSERT INTO big SELECT printf('%0300d', x) FROM c; UPDATE big SET pad = 'x' || pad";
+    let both = "BEGIN; UPDATE t SET n = n + 1; INSERT INTO u VALUES (1); COMMIT";
+    for (level, expected) in [
+        ("OFF", Durability::Buffered),
+        ("NORMAL", Durability::Buffered),
+        ("FULL", Durability::Synced),
+        ("EXTRA", Durability::Synced),
+    ] {
+        let set = format!(
+            "PRAGMA main.synchronous = {level}; PRAGMA two.synchronous = {level};
+             PRAGMA cache_size = 5"
+        );
+        db.execute_batch(&set).unwrap();
+        plan(&host, |plan| plan.durabilities.clear());
+        for sql in [UPDATE, both, spill, "DELETE FROM big", "VACUUM"] {
+            db.execute_batch(sql).unwrap();
+        }
+        let seen = plan(&host, |plan| plan.durabilities.clone());
+        assert_eq!(seen, vec![expected; 6], "{level}");
+    }
 }

@@ -15,7 +15,6 @@ use interleaf_vfs::config::Config;
 use rusqlite::Connection;
 
 #[test]
-#[allow(unsafe_code, reason = "registering with rusqlite's SQLite")]
 fn paths_become_names_and_data_on_disk_are_never_hidden() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
@@ -33,9 +32,7 @@ fn paths_become_names_and_data_on_disk_are_never_hidden() {
         vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
     })
     .unwrap();
-    // SAFETY: rusqlite's SQLite is linked into this program.
-    unsafe { interleaf_vfs::register(&interleaf_vfs::sqlite_api!(rusqlite::ffi), &config) }
-        .unwrap();
+    interleaf_vfs::register(interleaf_vfs::sqlite_api!(rusqlite::ffi), &config).unwrap();
 
     let new = Connection::open(path("new.db")).unwrap();
     new.execute_batch("CREATE TABLE t(n); INSERT INTO t VALUES (1)").unwrap();

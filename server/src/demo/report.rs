@@ -306,7 +306,11 @@ pub fn acknowledged(stage: &Stage<'_>, run: &Run) -> anyhow::Result<bool> {
         let Some(file) = ledger(kind, On::Interleaf, number) else { continue };
         let path = stage.path(&file);
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let acknowledged: u64 = text.trim().parse().with_context(|| path.display().to_string())?;
+        // Nothing is noted before the first commit.
+        let acknowledged: u64 = match text.trim() {
+            "" => 0,
+            number => number.parse().with_context(|| path.display().to_string())?,
+        };
         let committed = run.desk(number).transactions;
         complete &= committed >= acknowledged;
         told += acknowledged;

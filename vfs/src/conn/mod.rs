@@ -8,6 +8,7 @@
 //!         write_buffer   pager          journal, super_journal
 //! ```
 
+mod applied;
 mod cache;
 mod commit;
 mod file;
@@ -15,6 +16,7 @@ mod handle;
 mod journal;
 mod page_map;
 mod pager;
+mod parts;
 mod pragma;
 mod session;
 mod source;

@@ -3,6 +3,7 @@
 //! What is not Interleaf's is passed to the base VFS, in the same memory: files that it
 //! opens bear its own methods, and SQLite calls them without coming here again.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use interleaf_store::url::StoreUrl;
@@ -17,6 +18,12 @@ use super::{database, journal};
 use crate::code::{CANTOPEN, Failure, IOERR, OK, Outcome};
 use crate::conn::{OpenDatabase, commit_super, super_journal};
 use crate::names::Target;
+
+thread_local! {
+    /// The full path that xFullPathname last got from the base VFS, which xOpen is given
+    /// next. It is not judged again: another rule may take `/srv/app.db` than took `app.db`.
+    static PASSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Longest path, in bytes: the base VFS's or this.
 const MAX_PATH: c_int = 1024;
@@ -138,6 +145,9 @@ unsafe fn open_database(
 ) -> Outcome<bool> {
     // SAFETY: the caller's promise.
     let path = unsafe { bytes(name) }.unwrap_or_default();
+    if was_passed(path) {
+        return Ok(false);
+    }
     let target = ours.names.target(path, &ours.config.databases);
     let Target::Interleaf { name: database, at, file: on_disk } =
         target.map_err(|error| Failure::from(error).at_open())?
@@ -281,8 +291,25 @@ unsafe extern "C" fn full_pathname(
             *out.add(full.len()) = 0;
             Ok(OK)
         });
-        if passed { base!(vfs, full_pathname, CANTOPEN, name, room, out) } else { code }
+        if !passed {
+            pass(&[]);
+            return code;
+        }
+        let code = base!(vfs, full_pathname, CANTOPEN, name, room, out);
+        // A symbolic link was followed where the code is OK_SYMLINK.
+        pass(if code & 0xff == OK { bytes(out).unwrap_or_default() } else { &[] });
+        code
     }
+}
+
+/// Notes the path that xOpen is to pass to the base VFS. A thread that is ending has no
+/// memory for it: the path is judged by itself then.
+fn pass(path: &[u8]) {
+    PASSED.try_with(|passed| passed.replace(path.to_vec())).ok();
+}
+
+fn was_passed(path: &[u8]) -> bool {
+    PASSED.try_with(|passed| *passed.borrow() == path).unwrap_or(false)
 }
 
 fn full_path(ours: &Registered, path: &[u8]) -> Outcome<Option<String>> {

@@ -1,0 +1,230 @@
+//! What each file brings to a commit: its changed pages, its read set, its allocation.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use interleaf_store::Result;
+use interleaf_store::api::{Allocation, AllocationChange, CommitPart, StageRequest};
+use interleaf_store::sqlite_file::{Header, LIBRARY_VERSION, set_rollback_journal, strip_page_one};
+use interleaf_store::types::{CommitId, ContentHash, PageNumber};
+
+use super::file::{At, FileState, Lock};
+use super::session::Files;
+use super::source::{Source, View};
+use super::stats::Stats;
+use super::store::Store;
+use crate::code::{Failure, IOERR, Outcome};
+
+/// Bytes of pages that a commit request carries itself; more are sent ahead.
+const MAX_INLINE_BYTES: usize = 8 << 20;
+
+/// Bytes of pages that are sent ahead at once.
+const STAGE_BYTES: usize = 4 << 20;
+
+/// What one file brings to a commit.
+pub(super) struct Part {
+    /// The file.
+    pub(super) id: u32,
+    /// Its part of the request.
+    pub(super) request: CommitPart,
+    /// Size and freelist after it.
+    pub(super) after: Allocation,
+}
+
+impl Part {
+    /// Whether nothing needs to be told to the store.
+    pub(super) fn changes_nothing(&self) -> bool {
+        self.request.writes.is_empty() && self.request.allocation.is_none()
+    }
+}
+
+/// What one prepared file brings.
+pub(super) fn part(file: &mut FileState, stats: &mut Stats) -> Outcome<Part> {
+    let FileState { lock, source, name, .. } = file;
+    let Lock::Writing(writer) = lock else {
+        return Err(Failure::broken(format!("database {name}: prepared without a lock")));
+    };
+    let view = writer.reader.view;
+    let page_one = writer.buffer.get(PageNumber::ONE).cloned().unwrap_or_default();
+    let header = Header::parse(&page_one)?;
+    let written = u32_at(&page_one, LIBRARY_VERSION);
+    source.pager.wrote_header(header.change_counter, written);
+    let after = header.allocation();
+    if after.pages.0 == 0 || header.version_valid_for != header.change_counter {
+        return Err(Failure::broken(format!("database {name}: a header without a size")));
+    }
+    let mut pages = {
+        let mut base = |page: PageNumber| source.shown(&view, page, stats);
+        writer.buffer.cut(after.pages, after.page_size, &mut base)?
+    };
+    let mut reads = source.pager.handed().clone();
+    reads.extend_from(&pages.iter().map(|(page, _)| *page).collect());
+    reads.extend_from(&writer.buffer.written());
+    if after.page_size == view.page_size() {
+        drop_unchanged(&mut pages, source, &view, stats)?;
+    } else {
+        strip(&mut pages);
+        reads.extend_from(&(1..=view.allocation.pages.0).filter_map(PageNumber::new).collect());
+    }
+    if header.journal_versions.contains(&2) {
+        refuse_or_clear_wal(&mut pages, name.as_str())?;
+        // The pager has the header with 2 in it.
+        source.pager.force_reset();
+    }
+    let change = AllocationChange { snapshot: view.version, before: view.allocation, after };
+    let request = CommitPart {
+        database: file.database,
+        branch: source.branch,
+        domain: file.domain,
+        snapshot: view.version,
+        reads,
+        writes: pages,
+        staged: false,
+        allocation: (change.before != change.after).then_some(change),
+    };
+    Ok(Part { id: file.id, request, after })
+}
+
+fn u32_at(page: &[u8], range: std::ops::Range<usize>) -> u32 {
+    page.get(range).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+/// Page 1 as it is stored.
+fn strip(pages: &mut [(PageNumber, Bytes)]) {
+    if let Some((PageNumber::ONE, bytes)) = pages.first_mut() {
+        let mut stripped = BytesMut::from(&**bytes);
+        strip_page_one(&mut stripped);
+        *bytes = stripped.freeze();
+    }
+}
+
+/// Drops the pages that are what the snapshot has, as far as that can be told without asking
+/// the store; of page 1, which every transaction writes, in any case.
+fn drop_unchanged(
+    pages: &mut Vec<(PageNumber, Bytes)>,
+    source: &mut Source,
+    view: &View,
+    stats: &mut Stats,
+) -> Result<()> {
+    strip(pages);
+    let mut failed = None;
+    pages.retain(|(page, bytes)| {
+        if !view.allocation.pages.contains(*page) {
+            return true;
+        }
+        if let Some(before) = source.cached(view, *page) {
+            return before != *bytes;
+        }
+        if *page == PageNumber::ONE {
+            return source.page(view, *page, stats).map_or_else(
+                |error| {
+                    failed = Some(error);
+                    true
+                },
+                |before| before != *bytes,
+            );
+        }
+        source.map.get(*page, view.version).is_none_or(|hash| hash != ContentHash::of(bytes))
+    });
+    failed.map_or(Ok(()), Err)
+}
+
+/// A header that asks for WAL. Alone it is `PRAGMA journal_mode=WAL` behind the VFS's back,
+/// refused; with other pages it is a whole database copied in (the backup API), and is made
+/// one with a rollback journal.
+fn refuse_or_clear_wal(pages: &mut [(PageNumber, Bytes)], name: &str) -> Outcome<()> {
+    if pages.len() <= 1 {
+        return Err(Failure::new(
+            IOERR,
+            format!("database {name}: journal_mode=WAL is not supported"),
+        ));
+    }
+    if let Some((PageNumber::ONE, bytes)) = pages.first_mut() {
+        let mut cleared = BytesMut::from(&**bytes);
+        set_rollback_journal(&mut cleared);
+        *bytes = cleared.freeze();
+    }
+    Ok(())
+}
+
+/// The files that were only read, and must not have changed either (rule 4).
+pub(super) fn read_only_parts(
+    files: &Files,
+    store: &Arc<Store>,
+    ids: &[u32],
+) -> Vec<(u32, CommitPart)> {
+    let others = files.list.iter().filter(|file| {
+        file.at == At::Head && file.source.store.id() == store.id() && !ids.contains(&file.id)
+    });
+    others
+        .filter_map(|file| {
+            let reader = file.reader()?;
+            let part = CommitPart {
+                database: file.database,
+                branch: file.source.branch,
+                domain: file.domain,
+                snapshot: reader.view.version,
+                reads: file.source.pager.handed().clone(),
+                writes: Vec::new(),
+                staged: false,
+                allocation: None,
+            };
+            Some((file.id, part))
+        })
+        .collect()
+}
+
+/// The same database attached twice, read under one name and written under the other: one
+/// part of the commit. The reader's view stays where it is.
+pub(super) fn join_same_branch(parts: &mut [Part], readers: &mut Vec<(u32, CommitPart)>) {
+    readers.retain(|(_, reader)| {
+        let same = parts
+            .iter_mut()
+            .map(|part| &mut part.request)
+            .find(|part| part.branch == reader.branch && part.snapshot == reader.snapshot);
+        same.is_none_or(|part| {
+            part.reads.extend_from(&reader.reads);
+            false
+        })
+    });
+}
+
+/// Sends the pages of a large commit ahead.
+pub(super) fn stage(
+    store: &Store,
+    id: CommitId,
+    parts: &mut [Part],
+    stats: &mut Stats,
+) -> Outcome<()> {
+    let bytes = |part: &Part| part.request.writes.iter().map(|(_, page)| page.len()).sum::<usize>();
+    if parts.iter().map(bytes).sum::<usize>() <= MAX_INLINE_BYTES {
+        return Ok(());
+    }
+    for part in parts {
+        let mut pages = std::mem::take(&mut part.request.writes).into_iter().peekable();
+        part.request.staged = pages.peek().is_some();
+        while pages.peek().is_some() {
+            let mut size = 0;
+            let chunk = std::iter::from_fn(|| {
+                let next = pages.next_if(|(_, page)| size + page.len() <= STAGE_BYTES)?;
+                size += next.1.len();
+                Some(next)
+            });
+            let request = StageRequest {
+                id,
+                branch: part.request.branch,
+                domain: part.request.domain,
+                pages: chunk.collect(),
+            };
+            if let Err(error) = store.stage(&request, stats) {
+                // The store drops what was staged and never committed by itself; saying so
+                // now only frees the space sooner.
+                return Err(match store.unstage(id, stats) {
+                    Ok(()) => error.into(),
+                    Err(also) => Failure::new(IOERR, format!("{error}; then {also}")),
+                });
+            }
+        }
+    }
+    Ok(())
+}
