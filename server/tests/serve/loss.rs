@@ -187,7 +187,7 @@ fn clients_get_over_a_server_killed_and_started_again() {
     let grow = Database::open(&*grow, "app").change(vec![(page(8), page_of("", 4096))]);
     client(&url).commit(&grow, deadline()).unwrap();
     let stop = AtomicBool::new(false);
-    let acknowledged = thread::scope(|scope| {
+    let (acknowledged, _server) = thread::scope(|scope| {
         let writers: Vec<_> = (1..=4)
             .map(|number| {
                 let (url, stop) = (&url, &stop);
@@ -201,7 +201,8 @@ fn clients_get_over_a_server_killed_and_started_again() {
         }
         thread::sleep(Duration::from_millis(150));
         stop.store(true, Ordering::SeqCst);
-        writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+        let done: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        (done, server)
     });
     let client = client(&url);
     for (id, version) in acknowledged.iter().flatten() {
