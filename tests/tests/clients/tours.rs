@@ -33,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
         trial("python3_of_debian_preload", &["python3"], || python_preload(DEBIAN_PYTHON)),
         trial("better_sqlite3_extension", &["node", "npm"], better_sqlite3),
         trial("better_sqlite3_is_untouched_by_preload", &["node", "npm"], better_sqlite3_preload),
+        trial("two_copies_of_sqlite_in_one_process", &["python3", "cc"], two_copies),
         trial("rusqlite_rlib", &[], rusqlite_rlib),
     ]
 }
@@ -181,6 +182,17 @@ fn better_sqlite3_preload() -> Outcome {
     let node = world.preloaded("node")?.env("NODE_PATH", modules).arg("-e").arg(script);
     same(&node.succeed()?, &"[ 1 ]\n".to_owned())?;
     same(&world.dir().join("plain.db").is_file(), &true)
+}
+
+/// A call goes on to the copy of SQLite that the caller is linked with.
+fn two_copies() -> Outcome {
+    let world = World::new()?;
+    let python = world
+        .preloaded("python3")?
+        .arg(sources().join("two_copies.py"))
+        .arg(sources().join("second_copy.c"))
+        .arg(world.dir());
+    contains(&python.succeed()?, "two copies, one database")
 }
 
 /// A Rust program with SQLite inside, without any shared library.
