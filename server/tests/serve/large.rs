@@ -14,8 +14,11 @@ fn a_commit_and_a_read_of_many_large_pages_go_in_parts() {
     let client = client(&socket_url(dir.path()));
     let database = Database::open(&*client, "app");
     let size = PageSize::MAX.len();
+    // Five replies, and three frames of staged pages at least.
     let count = 600;
-    assert!(count as usize * size > 2 * MAX_BODY && count as usize * size > 4 * READ_REPLY_BYTES);
+    let bytes = count as usize * size;
+    assert!(bytes > 2 * MAX_BODY);
+    assert!(bytes > 4 * READ_REPLY_BYTES);
     let writes = (1..=count).map(|n| (page(n), page_of(&format!("page {n}"), size))).collect();
     let commit = database.change(writes);
     client.commit(&commit, deadline()).unwrap();

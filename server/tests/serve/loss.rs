@@ -22,8 +22,7 @@ use crate::support::{
 /// Stands between clients and a server, and loses answers.
 struct Thief {
     path: PathBuf,
-    kind: RequestKind,
-    /// Answers to requests of `kind` still to be lost.
+    /// Answers still to be lost.
     left: Arc<AtomicU32>,
     /// Answers lost.
     taken: Arc<AtomicU32>,
@@ -33,7 +32,7 @@ impl Thief {
     fn new(dir: &Path, kind: RequestKind) -> Self {
         let path = dir.join("thief.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let thief = Self { path, kind, left: Arc::default(), taken: Arc::default() };
+        let thief = Self { path, left: Arc::default(), taken: Arc::default() };
         let (left, taken, server) =
             (Arc::clone(&thief.left), Arc::clone(&thief.taken), socket(dir));
         thread::spawn(move || {
