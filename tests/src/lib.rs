@@ -11,6 +11,7 @@
 )]
 
 pub mod artefacts;
+pub mod npm;
 pub mod process;
 pub mod rng;
 pub mod server;

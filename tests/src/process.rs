@@ -82,15 +82,15 @@ impl Drop for Guard {
 /// Where it cannot be started or does not end.
 #[must_use]
 pub fn run(command: &mut Command) -> Output {
-    run_with_input(command, "")
+    run_within(command, "", LIMIT)
 }
 
-/// As [`run`], with `input` as its standard input.
+/// As [`run`], with `input` as its standard input and a limit of its own.
 ///
 /// # Panics
 /// As [`run`].
 #[must_use]
-pub fn run_with_input(command: &mut Command, input: &str) -> Output {
+pub fn run_within(command: &mut Command, input: &str, limit: Duration) -> Output {
     use std::io::Write;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut guard = Guard::spawn(command);
@@ -100,7 +100,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Output {
     // A process that ends without reading all closes the pipe: its own business.
     drop(stdin.write_all(input.as_bytes()));
     drop(stdin);
-    let status = guard.wait(LIMIT);
+    let status = guard.wait(limit);
     Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 

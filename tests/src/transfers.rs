@@ -15,6 +15,10 @@
 //!
 //! and the balance of each account must be what the journal rows make it, to the unit: a
 //! transaction is whole or absent.
+//!
+//! Accounts come in pairs, far from each other in the table. An account may be overdrawn as long
+//! as its pair is not: a transfer reads both and writes one, so that a write skew between two
+//! transfers would leave a pair below zero.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -30,8 +34,12 @@ use crate::sql;
 /// Accounts in the database.
 pub const ACCOUNTS: i64 = 1000;
 
-/// What each account begins with.
-pub const START: i64 = 1000;
+/// What each account begins with: little, so that overdrafts are often refused.
+pub const START: i64 = 10;
+
+/// Gives a row for each pair that is overdrawn.
+pub const OVERDRAWN: &str = "SELECT a.id, a.balance + b.balance FROM account a JOIN account b
+    ON b.id = a.id + 500 WHERE a.balance + b.balance < 0";
 
 /// Creates accounts and journals for `workers` workers.
 pub fn create(db: &Connection, workers: u32) {
@@ -98,7 +106,8 @@ pub fn work(plan: &Plan<'_>) {
         let Transfer { from, to, amount } = transfer;
         say(format!("try {next} {from} {to} {amount}\n"));
         match transfer.run(&open, plan.worker, next) {
-            Ok(()) => say(format!("ok {next}\n")),
+            Ok(true) => say(format!("ok {next}\n")),
+            Ok(false) => say(format!("no {next}\n")),
             Err(Failed { error, at_commit }) => {
                 let code = sql::code(&error);
                 let reason = reason(&open, &error);
@@ -154,12 +163,13 @@ impl Transfer {
         Self { from, to, amount: rng.random_range(1..=20) }
     }
 
-    fn run(self, db: &Connection, worker: u32, id: i64) -> Result<(), Failed> {
+    /// Whether it was made; not where it would overdraw a pair.
+    fn run(self, db: &Connection, worker: u32, id: i64) -> Result<bool, Failed> {
         let result = self.statements(db, worker, id);
-        if let Err(error) = result {
+        if !matches!(result, Ok(true)) {
             let rolled_back = db.is_autocommit() || db.execute_batch("ROLLBACK").is_ok();
-            assert!(rolled_back, "ROLLBACK failed after {error}");
-            return Err(Failed { error, at_commit: false });
+            assert!(rolled_back, "ROLLBACK failed after {result:?}");
+            return result.map_err(|error| Failed { error, at_commit: false });
         }
         let result = db.execute_batch("COMMIT");
         if let Err(error) = result {
@@ -168,10 +178,10 @@ impl Transfer {
             }
             return Err(Failed { error, at_commit: true });
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn statements(self, db: &Connection, worker: u32, id: i64) -> rusqlite::Result<()> {
+    fn statements(self, db: &Connection, worker: u32, id: i64) -> rusqlite::Result<bool> {
         db.execute_batch("BEGIN")?;
         let balance = |account: i64| -> rusqlite::Result<i64> {
             db.prepare("SELECT balance FROM account WHERE id = ?1")?
@@ -179,6 +189,9 @@ impl Transfer {
         };
         // Written from what was read, so that a lost update would change the sum.
         let (from, to) = (balance(self.from)?, balance(self.to)?);
+        if from + balance(partner(self.from))? < self.amount {
+            return Ok(false);
+        }
         let mut update = db.prepare("UPDATE account SET balance = ?2 WHERE id = ?1")?;
         update.execute((self.from, from - self.amount))?;
         update.execute((self.to, to + self.amount))?;
@@ -188,8 +201,13 @@ impl Transfer {
             self.to,
             self.amount,
         ))?;
-        Ok(())
+        Ok(true)
     }
+}
+
+/// The other account of a pair.
+const fn partner(id: i64) -> i64 {
+    (id + 499) % ACCOUNTS + 1
 }
 
 /// How many transfers ended in which way.
@@ -197,7 +215,7 @@ impl Transfer {
 pub struct Tally {
     /// Acknowledged.
     pub acknowledged: u64,
-    /// Refused, conflicts most of them.
+    /// Refused: conflicts, and overdrafts.
     pub refused: u64,
     /// Reported as unknown, or the worker was killed meanwhile.
     pub open: u64,
@@ -233,6 +251,10 @@ pub fn judge(db: &Connection, logs: &[impl AsRef<Path>]) -> Tally {
         assert_eq!(found.get(id), Some(expected), "account {id}: a transfer in part, or twice");
     }
     assert_eq!(found.values().sum::<i64>(), ACCOUNTS * START);
+    for (id, balance) in &found {
+        let both = balance + found[&partner(*id)];
+        assert!(both >= 0, "the pair of account {id} is overdrawn by {both}: write skew");
+    }
     tally
 }
 

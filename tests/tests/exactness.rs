@@ -29,6 +29,9 @@ on_each_store!(
     allocation_by_both,
     schema_change_under_a_writer,
     a_conflict_in_either_leaves_both_unchanged,
+    a_conflict_in_either_at_synchronous_off,
+    a_conflict_under_an_open_cursor,
+    a_commit_under_an_open_cursor,
     conflicts_under_savepoints,
     a_conflict_after_a_spill,
     a_loser_sees_the_winner_at_once,
@@ -224,7 +227,17 @@ fn schema_change_under_a_writer(store: &TestStore) {
 }
 
 fn a_conflict_in_either_leaves_both_unchanged(store: &TestStore) {
+    in_either("FULL", store);
+}
+
+/// SQLite then uses no super-journal.
+fn a_conflict_in_either_at_synchronous_off(store: &TestStore) {
+    in_either("OFF", store);
+}
+
+fn in_either(level: &str, store: &TestStore) {
     let a = store.open_attached("one", "two");
+    run(&a, &format!("PRAGMA main.synchronous={level}; PRAGMA two.synchronous={level}"));
     one_row_per_leaf(&a, "main", 2);
     one_row_per_leaf(&a, "two", 2);
     let values = |db: &Connection| -> (i64, i64) {
@@ -293,6 +306,60 @@ fn a_conflict_after_a_spill(store: &TestStore) {
     assert_eq!(one::<i64>(&a, "SELECT sum(v) FROM t"), 1200);
     run(&b, "BEGIN; UPDATE t SET v = 4; ROLLBACK");
     assert_eq!(one::<i64>(&b, "SELECT sum(v) FROM t"), 1200);
+    assert_sound(&a);
+}
+
+/// A SELECT is still being read when the COMMIT of its connection fails.
+fn a_conflict_under_an_open_cursor(store: &TestStore) {
+    let (a, b) = (store.open("db"), store.open("db"));
+    one_row_per_leaf(&a, "main", 20);
+    run(&b, "BEGIN");
+    let mut select = b.prepare("SELECT v FROM t ORDER BY id").unwrap();
+    let mut rows = select.query([]).unwrap();
+    assert_eq!(rows.next().unwrap().unwrap().get(0), Ok(0));
+    run(&b, &set(5, 7));
+    run(&a, &set(1, 1));
+    assert_conflict(&b, b.execute_batch("COMMIT"));
+    // What was rolled back is seen neither by the cursor nor afterwards.
+    loop {
+        match rows.next() {
+            Ok(Some(row)) => assert_ne!(row.get(0), Ok(7)),
+            Ok(None) => break,
+            Err(error) => {
+                assert_eq!(code(&error) & 0xff, 4, "SQLITE_ABORT_ROLLBACK, not {error}");
+                break;
+            }
+        }
+    }
+    drop(rows);
+    drop(select);
+    assert_eq!((v(&b, 1), v(&b, 5)), (1, 0));
+    run(&b, &set(5, 8));
+    assert_eq!(one::<i64>(&a, "SELECT sum(v) FROM t"), 9);
+    assert_sound(&b);
+}
+
+/// A SELECT is still being read when its connection commits, others having committed before:
+/// its rows are of one moment, be it before or after the commit that found all it had read
+/// unchanged.
+fn a_commit_under_an_open_cursor(store: &TestStore) {
+    one_row_per_leaf(&store.open("db"), "main", 40);
+    let (a, b) = (store.open("db"), store.open("db"));
+    run(&a, "PRAGMA cache_size = 10");
+    let mut select = a.prepare("SELECT id, v FROM t WHERE id > 2 ORDER BY id").unwrap();
+    let mut rows = select.query([]).unwrap();
+    assert!(rows.next().unwrap().is_some());
+    run(&b, "UPDATE t SET v = 1 WHERE id IN (30, 40)");
+    run(&a, "UPDATE t SET v = 5 WHERE id = 1");
+    let mut sum = 0;
+    while let Some(row) = rows.next().unwrap() {
+        sum += row.get::<_, i64>(1).unwrap();
+    }
+    assert!(sum == 0 || sum == 2, "rows 30 and 40 of two moments");
+    drop(rows);
+    drop(select);
+    assert_eq!((v(&a, 30), v(&a, 1)), (1, 5));
+    assert_eq!(one::<i64>(&b, "SELECT sum(v) FROM t"), 7);
     assert_sound(&a);
 }
 

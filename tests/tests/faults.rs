@@ -30,17 +30,39 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     for &point in POINTS {
-        for passage in [1, PASSAGE] {
-            trials.push(Trial::test(format!("direct::{point}::{passage}"), move || {
-                in_one_process(point, passage)
+        for case in [
+            Case { point, passage: 1, level: "FULL" },
+            Case { point, passage: PASSAGE, level: "FULL" },
+            Case { point, passage: PASSAGE, level: "OFF" },
+        ] {
+            let Case { passage, level, .. } = case;
+            trials.push(Trial::test(format!("direct::{point}::{passage}::{level}"), move || {
+                in_one_process(case)
             }));
             let of_client = point.starts_with("client.");
-            trials.push(Trial::test(format!("server::{point}::{passage}"), move || {
-                if of_client { client_dies(point, passage) } else { server_dies(point, passage) }
+            trials.push(Trial::test(format!("server::{point}::{passage}::{level}"), move || {
+                if of_client { client_dies(case) } else { server_dies(case) }
             }));
         }
     }
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Where a process dies.
+#[derive(Clone, Copy)]
+struct Case {
+    point: &'static str,
+    /// At which passage.
+    passage: i64,
+    /// The synchronous level of its commits. At OFF SQLite uses no super-journal.
+    level: &'static str,
+}
+
+impl Case {
+    /// As `INTERLEAF_FAULT` takes it.
+    fn fault(self) -> String {
+        format!("{}=kill:{}", self.point, self.passage)
+    }
 }
 
 /// Two databases with a table `t(n, pad)` each, and where the acknowledged numbers go.
@@ -78,10 +100,10 @@ fn create(store: &str) {
     }
 }
 
-fn commits(store: &str, log: &Path, fault: Option<&str>) -> Guard {
+fn commits(store: &str, log: &Path, level: &str, fault: Option<&str>) -> Guard {
     let mut command = worker::command();
     command
-        .args(["both", &uri(store, "one"), &uri(store, "two"), &COMMITS.to_string()])
+        .args(["both", &uri(store, "one"), &uri(store, "two"), level, &COMMITS.to_string()])
         .arg(log)
         .env("INTERLEAF_TIMEOUT_MS", "20000");
     if let Some(fault) = fault {
@@ -141,24 +163,24 @@ fn assert_killed(point: &str, guard: &mut Guard) {
     assert_eq!(status.signal(), Some(9), "{point} was not passed: {status}");
 }
 
-fn in_one_process(point: &'static str, passage: i64) -> Result<(), Failed> {
+fn in_one_process(case: Case) -> Result<(), Failed> {
     let pair = Pair::new();
     let store = pair.direct();
     create(&store);
-    let fault = format!("{point}=kill:{passage}");
-    assert_killed(point, &mut commits(&store, &pair.log(), Some(&fault)));
+    let fault = case.fault();
+    assert_killed(case.point, &mut commits(&store, &pair.log(), case.level, Some(&fault)));
     let last = judge(&store, &pair.log());
     goes_on(&store, last);
     Ok(())
 }
 
-fn client_dies(point: &'static str, passage: i64) -> Result<(), Failed> {
+fn client_dies(case: Case) -> Result<(), Failed> {
     let pair = Pair::new();
     let server = Server::start(&pair.dir());
     let store = server.url();
     create(&store);
-    let fault = format!("{point}=kill:{passage}");
-    assert_killed(point, &mut commits(&store, &pair.log(), Some(&fault)));
+    let fault = case.fault();
+    assert_killed(case.point, &mut commits(&store, &pair.log(), case.level, Some(&fault)));
     let last = judge(&store, &pair.log());
     goes_on(&store, last);
     assert!(server.stop().success());
@@ -167,17 +189,17 @@ fn client_dies(point: &'static str, passage: i64) -> Result<(), Failed> {
 
 /// The server dies and comes back: its client's commit takes effect once, or its client hears
 /// that it had none.
-fn server_dies(point: &'static str, passage: i64) -> Result<(), Failed> {
+fn server_dies(case: Case) -> Result<(), Failed> {
     let pair = Pair::new();
     // Prepared by another server, so that the passages counted are the worker's.
     let server = Server::start(&pair.dir());
     create(&server.url());
     assert!(server.stop().success());
-    let fault = format!("{point}=kill:{passage}");
+    let fault = case.fault();
     let mut server = Server::start_with(&pair.dir(), &[("INTERLEAF_FAULT", &fault)]);
     let store = server.url();
-    let mut client = commits(&store, &pair.log(), None);
-    assert_killed(point, server.process());
+    let mut client = commits(&store, &pair.log(), case.level, None);
+    assert_killed(case.point, server.process());
     std::thread::sleep(Duration::from_millis(50));
     server.restart();
     let status = client.wait(LIMIT);

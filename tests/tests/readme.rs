@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use interleaf_tests::{artefacts, process, server};
+use interleaf_tests::{artefacts, npm, process, server};
 use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
@@ -31,16 +31,16 @@ fn main() {
     let first = blocks.first().map(|block| block.text.clone()).unwrap_or_default();
     for block in blocks {
         let first = first.clone();
-        let node_modules = (block.kind == "node").then(node_modules).flatten();
-        let missing = block.kind == "node" && node_modules.is_none();
+        let missing = block.kind == "node" && !npm::is_there();
         let name = format!("line_{}::{}", block.line, block.kind);
         let trial = Trial::test(name, move || {
             let place = Place::new();
             if block.text != first {
                 place.run("sh", &first)?;
             }
-            if let Some(modules) = node_modules {
-                std::os::unix::fs::symlink(modules, place.temp.path().join("node_modules"))?;
+            if block.kind == "node" {
+                let modules = place.temp.path().join("node_modules");
+                std::os::unix::fs::symlink(npm::better_sqlite3()?, modules)?;
             }
             let out = place.run(&block.kind, &block.text)?;
             expect(&block, &out)
@@ -99,7 +99,7 @@ fn expect(block: &Block, out: &str) -> Result<(), Failed> {
         "sh" if block.text.contains("CREATE TABLE") => &["2|8"],
         "sh" => &["pear|3", "plum|5"],
         "python" => &["(3,)"],
-        "node" => &["2"],
+        "node" => &["{ n: 2 }"],
         "rust" => &["2 orders"],
         _ => &[],
     };
@@ -109,12 +109,6 @@ fn expect(block: &Block, out: &str) -> Result<(), Failed> {
         }
     }
     Ok(())
-}
-
-/// Where better-sqlite3 was installed for the client tests, if it was.
-fn node_modules() -> Option<PathBuf> {
-    let modules = artefacts::target_dir().join("clients/node/node_modules");
-    modules.join("better-sqlite3").is_dir().then_some(modules)
 }
 
 /// A fresh directory, and a user without any Interleaf data.

@@ -15,7 +15,7 @@ use interleaf_tests::process::Guard;
 use interleaf_tests::rng;
 use interleaf_tests::sql::{self, assert_sound, one};
 use interleaf_tests::store::{Kind, TestStore};
-use interleaf_tests::transfers::{self, ACCOUNTS, START};
+use interleaf_tests::transfers::{self, ACCOUNTS, OVERDRAWN, START};
 use interleaf_tests::worker;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -95,13 +95,16 @@ impl Soak {
     }
 }
 
-/// The sum of all balances, wherever it can be read: it must always be the same.
+/// The sum of all balances, wherever it can be read: it must always be the same, and no pair
+/// overdrawn.
 fn check_sum(reader: &Connection) -> bool {
     match reader.query_row("SELECT sum(balance), count(*) FROM account", [], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
     }) {
         Ok(found) => {
             assert_eq!(found, (ACCOUNTS * START, ACCOUNTS));
+            let overdrawn = reader.prepare(OVERDRAWN).and_then(|mut select| select.exists([]));
+            assert_ne!(overdrawn, Ok(true), "write skew");
             true
         }
         Err(error) => {

@@ -1,8 +1,8 @@
 //! The server: sockets in front of a store.
 //!
 //! The reactor (tokio) moves bytes and answers what is answered from memory; what may wait
-//! for the disk runs on threads of its own, so that commits of many clients meet in the
-//! engine's group commit.
+//! for the disk blocks its thread while another one takes the reactor over, so that commits
+//! of many clients meet in the engine's group commit.
 
 mod connection;
 pub mod detach;
@@ -14,9 +14,6 @@ mod listen;
 mod metrics;
 mod outbox;
 mod stream;
-
-#[cfg(test)]
-mod tests;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -48,7 +45,7 @@ pub const HTTP_PORT: u16 = 7481;
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Threads for requests that may wait for the disk: as many commits merge at once.
-const WORK_THREADS: usize = 256;
+const WORK_THREADS: usize = 512;
 
 /// How long an accept that failed (too many open files) is not tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

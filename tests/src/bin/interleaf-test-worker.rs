@@ -4,12 +4,12 @@
 //! |---|---|
 //! | `sql URI STATEMENT...` | runs statements on one connection, prints one answer a line |
 //! | `hold URI` | reads from the database, prints `ready`, keeps it open until its input ends |
-//! | `both MAIN OTHER COUNT LOG` | commits COUNT times over two attached databases, see below |
+//! | `both MAIN OTHER LEVEL COUNT LOG` | commits COUNT times over two attached databases, see below |
 //! | `transfer URI WORKER INCARNATION SEED MS LOG` | random transfers |
 //!
 //! `both` inserts the numbers from 1 to COUNT into `t` of both databases, one number a
-//! transaction, and writes a number to LOG once its COMMIT is acknowledged; it ends with
-//! exit code 1 at the first error.
+//! transaction at the synchronous level LEVEL, and writes a number to LOG once its COMMIT is
+//! acknowledged; it ends with exit code 1 at the first error.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,8 +35,8 @@ fn main() -> ExitCode {
     match arguments.as_slice() {
         ["sql", uri, statements @ ..] => statements_on(uri, statements),
         ["hold", uri] => hold(uri),
-        ["both", main, other, count, log] => {
-            return both(main, other, count.parse().unwrap(), Path::new(log));
+        ["both", main, other, level, count, log] => {
+            return both(main, other, level, count.parse().unwrap(), Path::new(log));
         }
         ["transfer", uri, worker, incarnation, seed, ms, log] => {
             transfers::work(&transfers::Plan {
@@ -78,10 +78,11 @@ fn hold(uri: &str) {
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
-fn both(main: &str, other: &str, count: i64, log: &Path) -> ExitCode {
+fn both(main: &str, other: &str, level: &str, count: i64, log: &Path) -> ExitCode {
     let mut log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
     let db = open(main).unwrap();
     db.execute("ATTACH ?1 AS other", [other]).unwrap();
+    sql::run(&db, &format!("PRAGMA main.synchronous={level}; PRAGMA other.synchronous={level}"));
     for number in 1..=count {
         let transaction = format!(
             "BEGIN;

@@ -6,6 +6,7 @@
 
 mod opening;
 mod repeating;
+mod suite;
 mod support;
 mod tours;
 
@@ -21,6 +22,6 @@ fn trial(name: &str, programs: &[&str], run: fn() -> Outcome) -> Trial {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let trials = [tours::trials(), opening::trials(), repeating::trials()];
+    let trials = [tours::trials(), opening::trials(), repeating::trials(), suite::trials()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

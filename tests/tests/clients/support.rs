@@ -150,6 +150,7 @@ impl Program {
         self
     }
 
+    #[allow(dead_code, reason = "for programs that take long, such as whole test suites")]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self

@@ -1,25 +1,21 @@
 //! Each client creates, fills, queries, rolls back, vacuums and time-travels a database.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use interleaf_store::url::StoreUrl;
+use interleaf_tests::npm;
 use interleaf_vfs::config::Config;
 use libtest_mimic::Trial;
 use rusqlite::{Connection, ErrorCode};
 
 use crate::support::{
-    Failure, Outcome, Program, World, cache_dir, contains, extension, preload, same,
-    second_extension, sources,
+    Failure, Outcome, Program, World, contains, extension, preload, same, second_extension, sources,
 };
 use crate::trial;
 
 /// Python as Debian ships it, with `enable_load_extension`.
 const DEBIAN_PYTHON: &str = "/usr/bin/python3";
-
-/// Long enough for node-gyp to compile SQLite on a slow machine.
-const NPM_PATIENCE: Duration = Duration::from_secs(480);
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -33,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         trial("python3_of_debian_preload", &["python3"], || python_preload(DEBIAN_PYTHON)),
         trial("better_sqlite3_extension", &["node", "npm"], better_sqlite3),
         trial("better_sqlite3_is_untouched_by_preload", &["node", "npm"], better_sqlite3_preload),
+        trial("two_copies_of_sqlite_in_one_process", &["python3", "cc"], two_copies),
         trial("rusqlite_rlib", &[], rusqlite_rlib),
     ]
 }
@@ -129,35 +126,8 @@ fn python_preload(python: &str) -> Outcome {
     same(&std::fs::read_dir(world.dir())?.count(), &0)
 }
 
-/// better-sqlite3 from npm, installed once into the build directory. Gives its node_modules.
-fn node_modules() -> Result<PathBuf, Failure> {
-    let dir = cache_dir("node")?;
-    let stamp = dir.join("installed");
-    let from = sources().join("node");
-    let lock = std::fs::read_to_string(from.join("package-lock.json"))?;
-    let node = Command::new("node").arg("--version").output()?;
-    let wanted = format!("{}{lock}", String::from_utf8_lossy(&node.stdout));
-    let lock_file = std::fs::File::create(dir.join("lock"))?;
-    lock_file.lock()?;
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return Ok(dir.join("node_modules"));
-    }
-    for file in ["package.json", "package-lock.json"] {
-        std::fs::copy(from.join(file), dir.join(file))?;
-    }
-    let world = World::new()?;
-    let mut npm = world.program("npm").arg("ci").arg("--no-audit").arg("--no-fund").dir(&dir);
-    if Path::new("/usr/include/node/node.h").is_file() {
-        // Where no ready-made binary can be had, node-gyp compiles against these.
-        npm = npm.env("npm_config_nodedir", "/usr");
-    }
-    npm.patience(NPM_PATIENCE).succeed()?;
-    std::fs::write(stamp, wanted)?;
-    Ok(dir.join("node_modules"))
-}
-
 fn better_sqlite3() -> Outcome {
-    let modules = node_modules()?;
+    let modules = npm::better_sqlite3()?;
     let world = World::new()?;
     let tour = world
         .program("node")
@@ -173,7 +143,7 @@ fn better_sqlite3() -> Outcome {
 
 /// Its SQLite is its own and hidden: the preload library neither reaches nor harms it.
 fn better_sqlite3_preload() -> Outcome {
-    let modules = node_modules()?;
+    let modules = npm::better_sqlite3()?;
     let world = World::new()?;
     let script = "const db = new (require('better-sqlite3'))('plain.db');
         db.exec('CREATE TABLE t(a); INSERT INTO t VALUES (1)');
@@ -181,6 +151,17 @@ fn better_sqlite3_preload() -> Outcome {
     let node = world.preloaded("node")?.env("NODE_PATH", modules).arg("-e").arg(script);
     same(&node.succeed()?, &"[ 1 ]\n".to_owned())?;
     same(&world.dir().join("plain.db").is_file(), &true)
+}
+
+/// A call goes on to the copy of SQLite that the caller is linked with.
+fn two_copies() -> Outcome {
+    let world = World::new()?;
+    let python = world
+        .preloaded("python3")?
+        .arg(sources().join("two_copies.py"))
+        .arg(sources().join("second_copy.c"))
+        .arg(world.dir());
+    contains(&python.succeed()?, "two copies, one database")
 }
 
 /// A Rust program with SQLite inside, without any shared library.

@@ -7,15 +7,14 @@ B> BEGIN; SELECT * FROM t;
 A> ALTER TABLE t ADD COLUMN extra TEXT DEFAULT 'new';
 A> CREATE INDEX by_v ON t(v);
 A> DROP TABLE IF EXISTS absent;
-  ! 0 near "nothing": syntax error
 -- B goes on in its snapshot, then sees the new schema.
 B> SELECT * FROM t; SELECT name FROM sqlite_schema ORDER BY 1;
   1|10
   2|20
   t
 B> COMMIT; SELECT * FROM t; SELECT name FROM sqlite_schema ORDER BY 1;
-  1|10
-  2|20
+  1|10|new
+  2|20|new
   by_v
   t
 

@@ -17,11 +17,11 @@ B> UPDATE t SET v = 16 WHERE id = 1;
 A> SELECT count(*) FROM t WHERE v % 3 = 0; COMMIT;
   2
 A> SELECT count(*) FROM t WHERE v % 3 = 0;
-  2
+  1
 
 -- With a write by a predicate that is out of date.
 A> BEGIN; SELECT v FROM t WHERE id = 1;
-  15
+  16
 B> UPDATE t SET v = 20;
 A> DELETE FROM t WHERE v = 20;
 A> COMMIT;

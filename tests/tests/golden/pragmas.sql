@@ -17,7 +17,7 @@ A> PRAGMA synchronous = NORMAL; PRAGMA synchronous;
 A> PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON; PRAGMA cache_size = -2000; PRAGMA temp_store = MEMORY;
   5000
 A> PRAGMA mmap_size = 268435456;
-  -1
+  268435456
 A> CREATE TABLE t(v); INSERT INTO t VALUES (1);
 A> PRAGMA user_version = 7; PRAGMA application_id = 1234;
 B> PRAGMA user_version; PRAGMA application_id; PRAGMA encoding; PRAGMA page_size; PRAGMA journal_mode;

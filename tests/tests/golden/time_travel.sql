@@ -22,12 +22,13 @@ B> SELECT * FROM t;
 -- In one connection, there and back.
 A> PRAGMA interleaf_at = '${v2}'; SELECT * FROM t;
   ${v2}
-  ! 0 Invalid column index: 2
+  1|second
+  2|new
 A> DELETE FROM t;
   ! 8 attempt to write a readonly database
 A> PRAGMA interleaf_at = 'head'; SELECT * FROM t;
   head
-  2|new
+  2|new|added
 
 -- What was deleted comes back from the past.
 A> ATTACH '${main}&at=${v1}' AS past; SELECT * FROM past.t;

@@ -11,7 +11,7 @@ use super::Client;
 use super::socket::{Broken, Socket};
 use crate::frame;
 use crate::limits::{HEADER_LEN, MAX_WAIT_MS};
-use crate::message::{ClientHello, KIND_HELLO, Reply, Request};
+use crate::message::{ClientHello, Reply, Request};
 
 /// First wait between two attempts; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(2);
@@ -212,8 +212,7 @@ impl Client {
     fn greet(&self, mut socket: Socket, deadline: Deadline) -> Result<Greeted, Broken> {
         let hello = ClientHello { capabilities: 0, software: self.options.software.clone() };
         let id = self.next_id();
-        let frame = frame::build(id, KIND_HELLO, 64, |w| hello.encode(w));
-        let frame = frame.map_err(Broken::Refused)?;
+        let frame = hello.encode(id).map_err(Broken::Refused)?;
         socket.send(&frame, &*self.env().clock, deadline)?;
         match self.reply(&mut socket, id, deadline)? {
             Reply::Hello(hello) => {

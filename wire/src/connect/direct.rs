@@ -61,7 +61,7 @@ pub(super) fn shared(
     deadline: Deadline,
 ) -> Result<Arc<dyn Backend>> {
     let key = match url {
-        StoreUrl::Directory(dir) => StoreUrl::Directory(real_path(dir)),
+        StoreUrl::Directory(dir) => StoreUrl::Directory(real_path(dir)?),
         other => other.clone(),
     };
     // Held while the store is opened: two threads must not open one directory.
@@ -98,10 +98,11 @@ pub(super) fn shared(
     Ok(store)
 }
 
-/// The path by which one directory is known, however it is written.
-fn real_path(dir: &Path) -> std::path::PathBuf {
-    // A directory that is not there yet is known by the path given.
-    std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())
+/// The path by which one directory is known, however it is written. Created where it is
+/// absent, for only then it has one.
+fn real_path(dir: &Path) -> Result<std::path::PathBuf> {
+    super::create_private(dir)?;
+    std::fs::canonicalize(dir).map_err(|e| Error::Io { what: format!("{}: {e}", dir.display()) })
 }
 
 /// A store of this process and of no other.

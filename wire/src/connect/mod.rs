@@ -20,10 +20,11 @@ use interleaf_store::{Error, Result, StoreOptions};
 use self::autostart::Autostart;
 pub use self::direct::open_store;
 use crate::client::{Client, ClientOptions, Endpoint};
+use crate::marker::{self, Standing};
 
 /// How long a server that is not there is waited for, where nothing says that there was or
 /// will be one.
-const FIRST_CONTACT: Duration = Duration::from_secs(1);
+const FIRST_CONTACT: Duration = Duration::from_secs(2);
 
 /// How often a wait looks again.
 const POLL: Duration = Duration::from_millis(20);
@@ -103,19 +104,31 @@ fn to_server(
 ) -> Result<Arc<dyn Backend>> {
     let clock = &options.env.clock;
     let give_up = options.env.deadline(FIRST_CONTACT);
+    let mut last = None;
     loop {
         match Client::connect(endpoints.clone(), options.client(), deadline) {
             Ok(client) => return Ok(Arc::new(client)),
-            Err(Error::Unavailable { what }) => {
-                let left = give_up.remaining(clock.now()).and(deadline.remaining(clock.now()));
-                if left.is_err() {
-                    return Err(Error::Unavailable { what });
+            Err(error @ Error::Unavailable { .. }) => {
+                let hopeless = give_up.remaining(clock.now()).is_err()
+                    && !endpoints.iter().any(|endpoint| is_awaited(endpoint, options));
+                if hopeless || deadline.remaining(clock.now()).is_err() {
+                    return Err(error);
                 }
+                last = Some(error);
                 clock.sleep(POLL);
             }
+            // Why there was no server says more than that time ran out.
+            Err(error @ Error::Timeout { .. }) => return Err(last.unwrap_or(error)),
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether a server's marker beside its socket says that it is worth to wait for it.
+fn is_awaited(endpoint: &Endpoint, options: &ConnectOptions) -> bool {
+    let Endpoint::Unix(socket) = endpoint else { return false };
+    let standing = socket.parent().map(|dir| marker::standing(dir, &*options.env.clock));
+    matches!(standing, Some(Ok(Standing::Alive { .. } | Standing::Died { .. })))
 }
 
 /// The default store: by a server started on demand, or like `dir:`.

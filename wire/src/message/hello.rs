@@ -3,7 +3,8 @@ use interleaf_store::codec::{Reader, Writer};
 use interleaf_store::types::{Incarnation, StoreId};
 use interleaf_store::{Error, Result};
 
-use super::field;
+use super::{KIND_HELLO, field};
+use crate::frame;
 use crate::limits::{MAGIC, MAX_SOFTWARE_BYTES, PROTOCOL_VERSION};
 
 /// A client's first message.
@@ -25,9 +26,15 @@ pub struct ServerHello {
 }
 
 impl ClientHello {
-    pub(crate) fn encode(&self, w: &mut Writer) {
-        w.bytes(&MAGIC).u16(PROTOCOL_VERSION).u64(self.capabilities);
-        field::put_cut_text(w, &self.software, MAX_SOFTWARE_BYTES);
+    /// The hello as a frame.
+    ///
+    /// # Errors
+    /// None: its text is cut.
+    pub fn encode(&self, id: u64) -> Result<Vec<u8>> {
+        frame::build(id, KIND_HELLO, 64, |w| {
+            w.bytes(&MAGIC).u16(PROTOCOL_VERSION).u64(self.capabilities);
+            field::put_cut_text(w, &self.software, MAX_SOFTWARE_BYTES);
+        })
     }
 
     /// Reads a client's hello. What another protocol version has behind its number is not

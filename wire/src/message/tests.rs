@@ -245,7 +245,7 @@ fn replies_round_trip() {
 #[test]
 fn hello_round_trips_and_names_what_is_wrong() {
     let hello = ClientHello { capabilities: 5, software: "interleaf 0.1.0".into() };
-    let frame = crate::frame::build(0, KIND_HELLO, 64, |w| hello.encode(w)).unwrap();
+    let frame = hello.encode(0).unwrap();
     let (kind, body) = split(&frame);
     assert_eq!(kind, KIND_HELLO);
     assert_eq!(ClientHello::decode(body).unwrap(), hello);
