@@ -1,3 +1,90 @@
-//! Benchmarks.
+//! Measures Interleaf against plain SQLite, always both in the same run and in turns, and
+//! prints the medians of the ratios of the rounds.
+//!
+//! Timings are never asserted by a test: they are printed here, beside the bound that the
+//! project means to keep.
 
-fn main() {}
+mod cases;
+mod peer;
+mod report;
+mod sample;
+mod server;
+mod worker;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::report::Report;
+
+/// Interleaf against plain SQLite, in the same run.
+#[derive(Parser)]
+#[command(after_help = "Example: interleaf-bench --rounds 3 --only point-select")]
+struct Args {
+    /// Rounds of each case; the median of their ratios is printed.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds that each side of a timed round takes.
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Run only the cases whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Size of the database for import, export and server memory, in MiB.
+    #[arg(long, default_value_t = 1024)]
+    big_mib: u64,
+    /// Folder for the databases: use the kind of disk that you mean to use.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Write the figures to this file as JSON, too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// One of several writing processes, started by the benchmark itself.
+    #[command(hide = true)]
+    Worker(worker::Args),
+}
+
+/// What every case is given.
+struct Context {
+    rounds: usize,
+    seconds: f64,
+    big_bytes: u64,
+    dir: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    peer::register()?;
+    if let Some(Role::Worker(worker)) = args.role {
+        return worker::run(&worker);
+    }
+    let scratch = match &args.dir {
+        Some(dir) => tempfile::tempdir_in(dir)?,
+        None => tempfile::tempdir()?,
+    };
+    let context = Context {
+        rounds: args.rounds.max(1),
+        seconds: args.seconds,
+        big_bytes: args.big_mib << 20,
+        dir: scratch.path().to_owned(),
+    };
+    let mut report = Report::new();
+    for (name, case) in cases::ALL {
+        if args.only.as_ref().is_none_or(|only| name.contains(only.as_str())) {
+            eprintln!("{name} ...");
+            case(&context, &mut report)?;
+        }
+    }
+    print!("{}", report.table());
+    if let Some(path) = args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report.json())?)?;
+    }
+    Ok(())
+}
