@@ -16,7 +16,8 @@ pub enum Sync {
 
 /// Makes the VFS `interleaf` known to the SQLite in this program.
 pub fn register() -> Result<()> {
-    interleaf_vfs::register(interleaf_vfs::sqlite_api!(rusqlite::ffi), Default::default())?;
+    let config = interleaf_vfs::config::Config::from_env()?;
+    interleaf_vfs::register(interleaf_vfs::sqlite_api!(rusqlite::ffi), &config)?;
     Ok(())
 }
 

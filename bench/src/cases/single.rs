@@ -49,7 +49,7 @@ fn row(i: u64) -> u32 {
 pub fn point_select(context: &Context, report: &mut Report) -> Result<()> {
     let sides = Sides::open(&context.dir, "point-select", Sync::Full)?;
     let time = |db: &Connection| -> Result<f64> {
-        let mut select = db.prepare_cached("SELECT n FROM t WHERE id = ?1")?;
+        let mut select = db.prepare("SELECT n FROM t WHERE id = ?1")?;
         for id in 1..=ROWS {
             select.query_row((id,), |r| r.get::<_, i64>(0))?;
         }
@@ -88,7 +88,7 @@ fn update(
 ) -> Result<()> {
     let sides = Sides::open(&context.dir, case, sync)?;
     let time = |db: &Connection| -> Result<f64> {
-        let mut update = db.prepare_cached("UPDATE t SET n = n + 1 WHERE id = ?1")?;
+        let mut update = db.prepare("UPDATE t SET n = n + 1 WHERE id = ?1")?;
         seconds_per_call(context.seconds, |i| {
             update.execute((row(i),))?;
             Ok(())
