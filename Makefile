@@ -6,13 +6,16 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 SOAK_SECONDS ?= 60
 
-.PHONY: help deps build test lint fmt bench soak demo install clean
+.PHONY: help deps test-deps build test lint fmt bench soak demo install clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## Install what the machine lacks (as root; else print the line to run)
-	@scripts/deps.sh
+	@scripts/deps.sh build
+
+test-deps:
+	@scripts/deps.sh test
 
 build: deps ## Build the server and the two libraries into target/release
 	$(CARGO) build --release --locked
@@ -23,7 +26,7 @@ demo: build $(DEMO_DIR)/csv/flights.csv ## Show what Interleaf is for, on real d
 $(DEMO_DIR)/csv/flights.csv:
 	@scripts/demo-data.sh $(DEMO_DIR)/csv
 
-test: deps ## Run all tests, as CI does
+test: test-deps ## Run all tests, as CI does
 	@scripts/test.py
 
 lint: deps ## Formatting and lints
