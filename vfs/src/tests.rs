@@ -366,3 +366,19 @@ fn the_synchronous_level_reaches_the_store() {
         assert_eq!(seen, vec![expected; 6], "{level}");
     }
 }
+
+#[test]
+fn a_database_read_in_another_incarnation_than_the_one_written_is_a_conflict() {
+    let (host, db, _) = filled();
+    let attach = format!("ATTACH 'file:read?vfs=interleaf&store=tcp://{host}' AS r");
+    db.execute_batch(&attach).unwrap();
+    db.execute_batch("CREATE TABLE r.t(n); INSERT INTO r.t VALUES (1)").unwrap();
+    for changed in [true, false] {
+        // What was read may have been lost before what is written began.
+        plan(&host, |plan| plan.incarnation = changed.then_some(7));
+        db.execute_batch("BEGIN; SELECT n FROM r.t").unwrap();
+        plan(&host, |plan| plan.incarnation = None);
+        db.execute_batch("UPDATE main.t SET n = (SELECT n + 1 FROM r.t)").unwrap();
+        assert_eq!(code(db.execute_batch("COMMIT")), if changed { 517 } else { 0 });
+    }
+}

@@ -257,6 +257,32 @@ fn a_half_of_anothers_commit_is_never_seen() {
 }
 
 #[test]
+fn a_half_is_not_seen_either_while_a_statement_goes_on_after_an_own_commit() {
+    let (one, two) = (fresh("one"), fresh("two"));
+    open(&one).execute_batch(LEAVES).unwrap();
+    open(&two).execute_batch("CREATE TABLE t(n); INSERT INTO t VALUES (0)").unwrap();
+    let (db, other) = (open(&one), open(&one));
+    attach(&db, &two, "other");
+    attach(&other, &two, "other");
+    let mut statement = db.prepare("SELECT n, pad FROM main.t ORDER BY id").unwrap();
+    let mut rows = statement.query([]).unwrap();
+    rows.next().unwrap();
+    // What the statement has not come to yet and the other database, in one commit.
+    other
+        .execute_batch(
+            "BEGIN; UPDATE main.t SET n = 0 WHERE id = 60; UPDATE other.t SET n = 100; COMMIT",
+        )
+        .unwrap();
+    db.execute_batch("UPDATE main.t SET n = n + 0, pad = 'x' WHERE id = 2").unwrap();
+    let there = number(&db, "SELECT n FROM other.t");
+    let mut here = 0;
+    for _ in 2..=60 {
+        here = rows.next().unwrap().unwrap().get::<_, i64>(0).unwrap();
+    }
+    assert_eq!(here + there, 100, "{here} and {there}");
+}
+
+#[test]
 fn a_plain_database_in_the_same_transaction_is_rolled_back_with_ours() {
     let name = fresh("mixed");
     let folder = tempfile::tempdir().unwrap();

@@ -341,6 +341,49 @@ fn exclusive_locking_behind_the_vfs_back_never_loses_a_commit() {
 }
 
 #[test]
+fn journals_kept_open_behind_the_vfs_back_serve_one_transaction_each() {
+    for mode in ["TRUNCATE", "PERSIST"] {
+        let names = [fresh("kept"), fresh("kept")];
+        let db = Connection::open_in_memory().unwrap();
+        for (name, schema) in names.iter().zip(["x", "y"]) {
+            open(name).execute_batch("CREATE TABLE t(n); INSERT INTO t VALUES (0), (0)").unwrap();
+            common::attach(&db, name, schema);
+        }
+        // As above: the VFS of the attached ones never hears of it.
+        db.execute_batch(&format!("PRAGMA journal_mode = {mode}")).unwrap();
+        // While a statement reads them SQLite keeps their journals open.
+        let mut statement = db.prepare("SELECT x.t.n, y.t.n FROM x.t, y.t").unwrap();
+        let mut rows = statement.query([]).unwrap();
+        rows.next().unwrap();
+        for done in 1..4 {
+            // What one transaction did with the journal does not count for the next.
+            db.execute_batch("BEGIN; UPDATE x.t SET n = 99; UPDATE y.t SET n = 99").unwrap();
+            db.execute_batch("ROLLBACK").unwrap();
+            db.execute_batch("BEGIN; UPDATE x.t SET n = n + 1; UPDATE y.t SET n = n + 1; COMMIT")
+                .unwrap();
+            // One that is locked and not written holds nobody up.
+            db.execute_batch("BEGIN IMMEDIATE; UPDATE x.t SET n = n + 1; COMMIT").unwrap();
+            assert_eq!(number(&open(&names[0]), "SELECT max(n) FROM t"), 2 * done, "{mode}");
+            assert_eq!(number(&open(&names[1]), "SELECT min(n) FROM t"), done, "{mode}");
+        }
+        rows.next().unwrap();
+    }
+}
+
+#[test]
+fn pages_are_not_read_without_a_lock() {
+    let name = fresh("nolock");
+    open(&name).execute_batch("CREATE TABLE t(n); INSERT INTO t VALUES (0)").unwrap();
+    for parameter in ["nolock", "immutable"] {
+        let uri = format!("file:{name}?vfs=interleaf&{parameter}=1");
+        let db = Connection::open(uri).unwrap();
+        // Each page would be of another moment, and the cache never dropped.
+        let read = db.query_row("SELECT n FROM t", [], |row| row.get::<_, i64>(0));
+        assert_eq!(code(read.map(drop)) & 0xff, 10, "{parameter}");
+    }
+}
+
+#[test]
 fn wal_behind_the_vfs_back_is_refused() {
     let name = fresh("wal");
     open(&name).execute_batch("CREATE TABLE t(n); INSERT INTO t VALUES (0)").unwrap();

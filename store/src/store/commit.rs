@@ -42,6 +42,8 @@ enum Verdict {
     Done(Version),
     /// Nothing in the way up to this snapshot.
     Clear(Version),
+    /// What came after this snapshot of the commit is no longer known.
+    Pruned(Version),
 }
 
 impl Store {
@@ -129,6 +131,8 @@ impl Store {
                         error.into()
                     }
                 },
+                // Whether an earlier attempt of unknown result still takes effect, no log says.
+                Ok(Verdict::Pruned(snapshot)) => return fail(unknown, pruned(snapshot)),
                 // C2: these are certain.
                 Err(error @ (Error::Conflict { .. } | Error::NotFound { .. })) => {
                     return Err(error);
@@ -205,7 +209,7 @@ impl Store {
             }
             let from = part.lowest_snapshot();
             if from < view.watermark(branch)? {
-                return Err(Error::Conflict { what: format!("the snapshot {from} (now pruned)") });
+                return Ok(Verdict::Pruned(from));
             }
             view.walk_log(&part.lineage, from, now, &mut |version, record| {
                 self.env.remaining(deadline)?;
@@ -235,11 +239,13 @@ fn unknown_heads(request: &CommitRequest, version: Version) -> CommitReply {
 /// A transaction whose snapshot is gone is to be run again, as after a conflict.
 fn pruned_is_conflict(error: Error) -> Error {
     match error {
-        Error::Pruned { version, .. } => {
-            Error::Conflict { what: format!("the snapshot {version} (now pruned)") }
-        }
+        Error::Pruned { version, .. } => pruned(version),
         other => other,
     }
+}
+
+fn pruned(snapshot: Version) -> Error {
+    Error::Conflict { what: format!("the snapshot {snapshot} (now pruned)") }
 }
 
 impl Prepared<'_> {

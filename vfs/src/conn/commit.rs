@@ -16,7 +16,7 @@ use interleaf_store::types::{Incarnation, PageNumber};
 use interleaf_store::{Error, Result, fault_point};
 
 use super::applied::{apply, committed};
-use super::file::{FileState, Lock, Phase};
+use super::file::{At, FileState, Lock, Phase};
 use super::parts::{Part, join_same_branch, part, read_only_parts, stage};
 use super::session::{Files, Session};
 use super::stats::Stats;
@@ -45,7 +45,7 @@ pub fn sync_point(
     is_ours: &dyn Fn(&[u8]) -> bool,
 ) -> Outcome<()> {
     let (file, stats) = files.file(id)?;
-    let open_journal = file.journal.is_some();
+    let has_journal = file.has_journal();
     let name = file.name.clone();
     let Some(writer) = file.writer_mut() else { return Ok(()) };
     match writer.phase {
@@ -55,7 +55,7 @@ pub fn sync_point(
     if !writer.buffer.is_changed() {
         return Ok(());
     }
-    if !open_journal {
+    if !has_journal {
         return Err(Failure::broken(format!("database {name}: pages written without a journal")));
     }
     match meaning(file) {
@@ -224,6 +224,7 @@ fn try_commit(files: &mut Files, ids: &[u32]) -> Outcome<()> {
     if parts.iter().all(Part::changes_nothing) {
         for part in &parts {
             let file = files.file(part.id)?.0;
+            file.source.pager.wrote(&part.request.reads);
             file.source.pager.committed_nothing();
             committed(file, None);
         }
@@ -236,7 +237,7 @@ fn try_commit(files: &mut Files, ids: &[u32]) -> Outcome<()> {
     };
     let mut request = CommitRequest {
         id: store.commit_id()?,
-        incarnation: incarnation(files, ids)?,
+        incarnation: incarnation(files, &store)?,
         parts: Vec::new(),
         durability,
         client: client_name(),
@@ -280,17 +281,16 @@ fn not_committed(
     error.into()
 }
 
-/// The incarnation in which all of them began.
-fn incarnation(files: &mut Files, ids: &[u32]) -> Outcome<Incarnation> {
-    let mut found = None;
-    for id in ids {
-        let Some(reader) = files.file(*id)?.0.reader() else { continue };
-        if found.is_some_and(|i| i != reader.view.incarnation) {
-            return Err(Error::IncarnationChanged.into());
-        }
-        found = Some(reader.view.incarnation);
+/// The incarnation in which all files of the commit began, those that are only read too.
+fn incarnation(files: &Files, store: &Store) -> Outcome<Incarnation> {
+    let here = |file: &&FileState| file.at == At::Head && file.source.store.id() == store.id();
+    let readers = files.list.iter().filter(here).filter_map(FileState::reader);
+    let mut began = readers.map(|reader| reader.view.incarnation);
+    let first = began.next().ok_or_else(|| Failure::broken("a commit without a snapshot"))?;
+    if began.any(|other| other != first) {
+        return Err(Error::IncarnationChanged.into());
     }
-    found.ok_or_else(|| Failure::broken("a commit without a snapshot"))
+    Ok(first)
 }
 
 /// Who commits, to show in the log.

@@ -193,11 +193,16 @@ impl FileState {
     }
 
     /// Whether this file takes part in the commit under way: rule 5.
-    pub const fn is_committing(&self) -> bool {
+    pub fn is_committing(&self) -> bool {
         match &self.lock {
-            Lock::Writing(writer) => writer.exclusive && self.journal.is_some(),
+            Lock::Writing(writer) => writer.exclusive && self.has_journal(),
             Lock::Unlocked | Lock::Reading(_) => false,
         }
+    }
+
+    /// Whether the transaction in progress keeps a journal.
+    pub fn has_journal(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::is_written)
     }
 
     /// Bytes in the file, as SQLite is to see it; `None` while unlocked.

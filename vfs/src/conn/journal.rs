@@ -66,15 +66,36 @@ pub struct Journal {
     place: Place,
     syncs: Syncs,
     played_back: bool,
+    /// Whether the transaction in progress has written to it.
+    written: bool,
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { place: Place::Memory(Vec::new()), syncs: Syncs::default(), played_back: false }
+        Self {
+            place: Place::Memory(Vec::new()),
+            syncs: Syncs::default(),
+            played_back: false,
+            written: false,
+        }
     }
 }
 
 impl Journal {
+    /// A transaction begins to write. `PRAGMA journal_mode=TRUNCATE` or `PERSIST` behind the
+    /// VFS's back (an attached database under a `:memory:` main one) leaves a journal open
+    /// from one transaction to the next: what was learnt of the last one is not the next's.
+    pub fn restart(&mut self) {
+        self.syncs = Syncs::default();
+        self.played_back = false;
+        self.written = false;
+    }
+
+    /// Whether the transaction in progress has written to it.
+    pub const fn is_written(&self) -> bool {
+        self.written
+    }
+
     /// Bytes in it.
     pub fn size(&self) -> u64 {
         match &self.place {
@@ -132,6 +153,7 @@ impl Journal {
             self.syncs.after = false;
         }
         self.syncs.just_synced = false;
+        self.written = true;
         let end = offset.saturating_add(data.len() as u64);
         if let Place::Memory(bytes) = &self.place
             && end > MAX_MEMORY as u64

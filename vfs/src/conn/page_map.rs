@@ -19,6 +19,9 @@ use interleaf_store::types::{ContentHash, Incarnation, PageCount, PageNumber, Pa
 /// Most entries of one map: some 25 MB. Past it the half of them is dropped.
 pub const MAX_ENTRIES: usize = 262_144;
 
+/// An odd number whose multiples differ in their upper bits (2^32 by the golden ratio).
+const MIXER: u32 = 2_654_435_761;
+
 /// Most versions kept of one page.
 const MAX_VERSIONS: usize = 4;
 
@@ -59,6 +62,8 @@ struct Inner {
     entries: usize,
     recent: VecDeque<Recent>,
     recent_from: Version,
+    /// How often the map was made smaller.
+    shrinks: u32,
 }
 
 /// See the module.
@@ -273,13 +278,23 @@ impl Inner {
         self.entries += 1;
     }
 
-    /// Drops old versions and every second page.
+    /// Drops old versions and about half of the pages: at each call another half, so that
+    /// those that stayed last time do not fill the map for ever.
     fn shrink(&mut self) {
-        self.pages.retain(|page, entries| {
+        let bit = self.shrinks % 16;
+        self.shrinks = self.shrinks.wrapping_add(1);
+        // The upper half of the product depends on every bit of the number.
+        let kept = |page: PageNumber| (page.get().wrapping_mul(MIXER) >> (16 + bit)) & 1 == 0;
+        self.pages.retain(|&page, entries| {
             entries.retain(|entry| entry.until.is_none());
-            page.get() % 2 == 0 && !entries.is_empty()
+            kept(page) && !entries.is_empty()
         });
         self.entries = self.pages.values().map(Vec::len).sum();
+        if self.entries > MAX_ENTRIES / 4 * 3 {
+            // Pages that no bit tells apart.
+            self.pages.clear();
+            self.entries = 0;
+        }
     }
 }
 
@@ -441,5 +456,19 @@ mod tests {
         let inner = map.read();
         assert!(inner.entries <= MAX_ENTRIES && inner.entries > MAX_ENTRIES / 4);
         assert_eq!(inner.entries, inner.pages.values().map(Vec::len).sum::<usize>());
+    }
+
+    #[test]
+    fn pages_of_a_kind_do_not_fill_the_map_for_ever() {
+        let map = PageMap::default();
+        begin(&map, None, 10, Changes::Unknown);
+        let all = u32::try_from(MAX_ENTRIES).unwrap();
+        for n in 1..=4 * all {
+            note(&map, 10, n * 2, 3, 1);
+        }
+        let inner = map.read();
+        assert!(inner.entries <= MAX_ENTRIES, "{}", inner.entries);
+        assert_eq!(inner.entries, inner.pages.values().map(Vec::len).sum::<usize>());
+        assert!(inner.shrinks < 16, "{} times smaller for 4 times its size", inner.shrinks);
     }
 }

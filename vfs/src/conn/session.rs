@@ -25,6 +25,10 @@ use crate::config::LogLevel;
 const AGE_OFFSET: u64 = 24;
 const AGE_LEN: usize = 16;
 
+/// What SQLite reads without a lock, on opening a file: the header, for its page size.
+/// Anything else would be of another snapshot at each read.
+const HEADER_BYTES: u64 = interleaf_store::sqlite_file::HEADER_LEN as u64;
+
 /// The files of a connection, with what is counted of it.
 #[derive(Default)]
 pub struct Files {
@@ -176,6 +180,9 @@ impl Files {
             Lock::Reading(reader) => {
                 let allocation = reader.view.allocation;
                 let buffer = WriteBuffer::new(allocation.pages, allocation.page_size);
+                if let Some(journal) = &mut file.journal {
+                    journal.restart();
+                }
                 Lock::Writing(Writer { reader, exclusive, buffer, phase: Phase::Open })
             }
             writing @ Lock::Writing(_) => writing,
@@ -235,6 +242,16 @@ impl Files {
         let (file, stats) = self.file(id)?;
         let Some(size) = file.size() else {
             file.check_process()?;
+            if file.at == At::Head && offset.saturating_add(out.len() as u64) > HEADER_BYTES {
+                return Err(Failure::new(
+                    IOERR,
+                    format!(
+                        "database {}: a page read without a lock; nolock and immutable are not \
+                         supported",
+                        file.name
+                    ),
+                ));
+            }
             return peek(file, offset, out, stats).map_err(Failure::from);
         };
         if offset == AGE_OFFSET && out.len() == AGE_LEN && matches!(file.lock, Lock::Reading(_)) {
@@ -330,7 +347,10 @@ impl Files {
         let mut moved = Vec::new();
         let mut possible = true;
         for file in list.iter_mut().filter(|f| f.source.store.id() == store) {
-            let Some(after) = file.reader().and_then(|reader| reader.after.as_ref()) else {
+            let Some(reader) = file.reader().filter(|_| file.at == At::Head) else { continue };
+            let Some(after) = reader.after.as_ref() else {
+                // S1: it began at the snapshot since, or stays there.
+                possible &= reader.view.version >= version;
                 continue;
             };
             let validated =

@@ -20,6 +20,9 @@ use super::page_map::PageMap;
 use super::stats::Stats;
 use crate::config::Config;
 
+/// Most page maps that are kept while none of their databases is open.
+const MAX_IDLE_MAPS: usize = 64;
+
 /// A store as this process uses it.
 pub struct Store {
     backend: Arc<dyn Backend>,
@@ -58,7 +61,13 @@ impl Store {
 
     /// The page map of a branch, shared by all its users in this process.
     pub fn map(&self, branch: BranchId) -> Arc<PageMap> {
-        Arc::clone(lock(&self.maps).entry(branch).or_default())
+        let mut maps = lock(&self.maps);
+        if maps.len() >= MAX_IDLE_MAPS && !maps.contains_key(&branch) {
+            // Maps of databases that nobody has open, of which a program may have had any
+            // number.
+            maps.retain(|_, map| Arc::strong_count(map) > 1);
+        }
+        Arc::clone(maps.entry(branch).or_default())
     }
 
     /// Opens a database.
@@ -220,5 +229,28 @@ fn canonical(url: &StoreUrl) -> StoreUrl {
         StoreUrl::Directory(path) => StoreUrl::Directory(real(path)),
         StoreUrl::Unix(path) => StoreUrl::Unix(real(path)),
         other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use interleaf_store::kv::mem::MemEngine;
+
+    use super::*;
+
+    #[test]
+    fn page_maps_of_closed_databases_are_bounded() {
+        let env = Env::system();
+        let engine = Arc::new(MemEngine::new(env.clone()));
+        let backend = interleaf_store::Store::open(engine, Default::default()).unwrap();
+        let cache = ContentCache::new(1 << 20);
+        let store = Store::new(backend, env, Duration::from_secs(10), cache).unwrap();
+        let branch = |n: usize| BranchId::from_bytes((n as u64).to_be_bytes());
+        let kept = store.map(branch(0));
+        for n in 1..1000 {
+            store.map(branch(n));
+        }
+        assert!(lock(&store.maps).len() <= MAX_IDLE_MAPS);
+        assert!(Arc::ptr_eq(&kept, &store.map(branch(0))), "its database is open");
     }
 }

@@ -20,6 +20,8 @@ enum Plan {
     Fail(KvError),
     /// Applied, then an unknown result.
     Lose,
+    /// Something else is done, then this error.
+    FailAfter(Box<dyn FnOnce() + Send>, KvError),
     /// Something else is done first.
     First(Box<dyn FnOnce() + Send>),
 }
@@ -61,6 +63,10 @@ impl Kv for Planned {
             Some(Plan::Lose) => {
                 self.inner.commit_at(commit, deadline)?;
                 return Err(KvError::UnknownResult);
+            }
+            Some(Plan::FailAfter(act, error)) => {
+                act();
+                return Err(error);
             }
             Some(Plan::First(act)) => act(),
             None => {}
@@ -150,6 +156,25 @@ fn after_an_unknown_result_the_log_still_gives_a_certain_conflict() {
     kv.next([Plan::Fail(KvError::UnknownResult)]);
     assert!(matches!(db.store.commit(&request, soon()), Err(Error::Conflict { .. })));
     assert_eq!(db.bytes(&[2]), [2]);
+}
+
+#[test]
+fn a_pruned_snapshot_does_not_make_an_unknown_result_certain() {
+    for unknown in [true, false] {
+        let (kv, db) = planned();
+        let (request, other) = overtaken(&kv, &db);
+        let (store, branch) = (Arc::clone(&db.store), db.open.branch);
+        let prune = move || store.raise_watermark(branch, other, soon()).map(drop).unwrap();
+        let failed = if unknown { KvError::UnknownResult } else { KvError::TooOld };
+        // The attempt that fails; what lies before the next look at the log.
+        kv.next([Plan::FailAfter(Box::new(prune), failed)]);
+        let error = db.store.commit(&request, soon()).unwrap_err();
+        if unknown {
+            assert_eq!(error, Error::OutcomeUnknown { id: request.id });
+        } else {
+            assert!(matches!(&error, Error::Conflict { what } if what.contains("pruned")));
+        }
+    }
 }
 
 #[test]
