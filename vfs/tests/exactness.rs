@@ -283,6 +283,35 @@ fn a_half_is_not_seen_either_while_a_statement_goes_on_after_an_own_commit() {
 }
 
 #[test]
+fn a_commit_of_files_that_sqlite_shares_between_connections_is_not_half_lost() {
+    let (one, two) = (fresh("shared"), fresh("shared"));
+    for name in [&one, &two] {
+        open(name).execute_batch("CREATE TABLE t(n); INSERT INTO t VALUES (0)").unwrap();
+    }
+    // SQLite says to which connection a shared file belongs when it is opened, and only then:
+    // to the one that opened it last.
+    let shared = || Connection::open(format!("file:{one}?vfs=interleaf&cache=shared")).unwrap();
+    let (first, second) = (shared(), shared());
+    attach(&first, &two, "other");
+    let done = first
+        .execute_batch("BEGIN; UPDATE main.t SET n = n + 1; UPDATE other.t SET n = n + 1; COMMIT");
+    let each = i64::from(done.is_ok());
+    for name in [&one, &two] {
+        assert_eq!(number(&open(name), "SELECT n FROM t"), each, "{done:?}");
+    }
+    if done.is_err() {
+        first.execute_batch("UPDATE main.t SET n = n + 1").unwrap();
+        first.execute_batch("UPDATE other.t SET n = n + 1").unwrap();
+    }
+    assert_eq!(number(&second, "SELECT n FROM t"), 1);
+    // A third connection opens it while a transaction of the first one is under way.
+    first.execute_batch("BEGIN; UPDATE main.t SET n = n + 1").unwrap();
+    let third = shared();
+    first.execute_batch("COMMIT").unwrap();
+    assert_eq!(number(&third, "SELECT n FROM t"), 2);
+}
+
+#[test]
 fn a_plain_database_in_the_same_transaction_is_rolled_back_with_ours() {
     let name = fresh("mixed");
     let folder = tempfile::tempdir().unwrap();

@@ -80,10 +80,12 @@ pub fn sync_point(
         writer.phase = Phase::Prepared;
     }
     let prepared = one_store(files, id).and_then(|()| {
-        match super_name.filter(|name| super_journal::join(name, session, id)) {
-            Some(name) => super_journal::put_on_disk_for(name, is_ours).map(|()| false),
-            None => Ok(files.list.iter().all(|f| !f.is_committing() || is_prepared(f))),
+        if let Some(name) = super_name
+            && super_journal::join(name, session, id)?
+        {
+            return super_journal::put_on_disk_for(name, is_ours).map(|()| false);
         }
+        Ok(files.list.iter().all(|f| !f.is_committing() || is_prepared(f)))
     });
     match prepared {
         Ok(false) => {
@@ -306,7 +308,12 @@ pub fn commit_super(name: &[u8]) -> Outcome<()> {
     if let Some((session, members)) = super_journal::members(name) {
         let mut files = session.files()?;
         let mut prepared = members;
+        let asked = prepared.len();
         prepared.retain(|id| files.list.iter().any(|file| file.id == *id && is_prepared(file)));
+        if prepared.len() < asked {
+            // SQLite takes the deletion for the commit of all of them, whatever comes later.
+            return Err(Failure::broken("a database of this commit was not ready for it"));
+        }
         prepared.sort_unstable();
         if !prepared.is_empty() {
             commit(&mut files, &prepared)?;

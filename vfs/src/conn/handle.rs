@@ -104,6 +104,12 @@ impl DatabaseFile {
         }
         let (file, stats) = {
             let mut files = self.session.files()?;
+            let (file, _) = files.file(self.id)?;
+            if file.reader().is_some() || file.journal.is_some() {
+                // SQLite's shared cache: another connection opens it in the middle of a
+                // transaction, which goes on where it began.
+                return Ok(());
+            }
             let Some(file) = files.remove(self.id) else { return Ok(()) };
             (file, std::mem::take(&mut files.stats))
         };

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::session::Session;
-use crate::code::{CANTOPEN, Failure, Outcome};
+use crate::code::{CANTOPEN, Failure, IOERR, Outcome};
 
 /// Most super-journals that may be left over from commits that failed before any database
 /// was asked to commit; older ones are forgotten.
@@ -152,13 +152,22 @@ pub fn put_on_disk_for(name: &[u8], is_ours: &dyn Fn(&[u8]) -> bool) -> Outcome<
 }
 
 /// A database of `session` is asked to commit under it. `false` where it is not ours.
-#[must_use]
-pub fn join(name: &[u8], session: &Arc<Session>, member: u32) -> bool {
+///
+/// # Errors
+/// IOERR where a database of another session was: SQLite's shared cache says to one of its
+/// connections only that a file is its own, and the two could not be committed as one.
+pub fn join(name: &[u8], session: &Arc<Session>, member: u32) -> Outcome<bool> {
     let mut all = all();
-    let Some(entry) = all.entries.get_mut(name) else { return false };
+    let Some(entry) = all.entries.get_mut(name) else { return Ok(false) };
+    if entry.session.as_ref().is_some_and(|other| !Arc::ptr_eq(other, session)) {
+        return Err(Failure::new(
+            IOERR,
+            "one transaction over several databases is not supported with cache=shared",
+        ));
+    }
     entry.session = Some(Arc::clone(session));
     entry.members.insert(member);
-    true
+    Ok(true)
 }
 
 /// A database's journal is gone, and with it what named the super-journal.
@@ -221,12 +230,13 @@ mod tests {
     fn it_exists_until_no_journal_names_it() {
         let session = Arc::new(Session::default());
         let name = b"unit-mj0000009AA";
-        assert!(!join(name, &session, 1), "not ours");
+        assert!(!join(name, &session, 1).unwrap(), "not ours");
         open(name, true).unwrap();
         assert!(open(name, true).is_err() && open(name, false).is_ok());
         write(name, 0, b"a-journal\0").unwrap();
         write(name, 10, b"b-journal\0").unwrap();
-        assert!(join(name, &session, 1) && join(name, &session, 2));
+        assert!(join(name, &session, 1).unwrap() && join(name, &session, 2).unwrap());
+        assert!(join(name, &Arc::new(Session::default()), 1).is_err(), "of another connection");
         assert_eq!(members(name).unwrap().1.len(), 2);
         leave(&session, 1);
         forget(name).unwrap();
