@@ -216,13 +216,24 @@ fn on_disk(wanted: &OpenDatabase, file: &std::path::Path) -> Failure {
     Failure::new(
         CANTOPEN,
         format!(
-            "{} holds data and the store has no database {}: run `interleaf import {}` to bring \
+            "{} holds data and the store has no database {}: run `interleaf import {} {}` to bring \
              it in, or exclude the name in INTERLEAF_DATABASES",
             file.display(),
             wanted.name,
-            file.display()
+            shell_word(&file.display().to_string()),
+            shell_word(&wanted.name.to_string())
         ),
     )
+}
+
+/// A word as a shell takes it.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    if text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 /// The rollback journal of an open database.
