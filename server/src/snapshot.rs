@@ -97,8 +97,12 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// Those of the store; `Corrupt` for a damaged page, or where it gave fewer than asked.
     pub fn read(&self, context: &Context, numbers: &[PageNumber]) -> Result<Vec<PageRead>, Error> {
-        let request =
-            ReadRequest { branch: self.branch, snapshot: self.snapshot, pages: numbers.to_vec() };
+        let request = ReadRequest {
+            branch: self.branch,
+            snapshot: self.snapshot,
+            incarnation: None,
+            pages: numbers.to_vec(),
+        };
         let pages = self.backend.read(&request, context.deadline())?;
         if pages.len() != numbers.len() {
             let (got, asked) = (pages.len(), numbers.len());

@@ -144,6 +144,10 @@ pub struct ReadRequest {
     pub branch: BranchId,
     /// The snapshot.
     pub snapshot: Version,
+    /// The incarnation in which the snapshot was begun: in another one its version may name
+    /// something else (rule 10), and the answer is `IncarnationChanged`. `None` for a version
+    /// that is known to be in the store's history.
+    pub incarnation: Option<Incarnation>,
     /// At most [`MAX_READ_PAGES`] pages. Pages beyond the snapshot's size read as zeros.
     pub pages: Vec<PageNumber>,
 }

@@ -26,6 +26,7 @@ fn a_commit_and_a_read_of_many_large_pages_go_in_parts() {
     let request = ReadRequest {
         branch: database.open.branch,
         snapshot: database.begin().snapshot,
+        incarnation: None,
         pages: pages.clone(),
     };
     let before = client.round_trips();
@@ -61,7 +62,7 @@ fn a_read_of_too_many_pages_is_an_error() {
     let database = Database::open(&*client, "app");
     let pages = (1..=u32::try_from(MAX_READ_PAGES).unwrap() + 1).map(page).collect();
     let snapshot = database.begin().snapshot;
-    let request = ReadRequest { branch: database.open.branch, snapshot, pages };
+    let request = ReadRequest { branch: database.open.branch, snapshot, incarnation: None, pages };
     let error = client.read(&request, deadline()).unwrap_err();
     assert!(matches!(error, Error::TooLarge { .. }), "{error}");
     database.begin();

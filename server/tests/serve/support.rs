@@ -208,6 +208,7 @@ impl<'a> Database<'a> {
         let request = interleaf_store::api::ReadRequest {
             branch: self.open.branch,
             snapshot: self.begin().snapshot,
+            incarnation: None,
             pages: vec![page(number)],
         };
         let pages = self.backend.read(&request, deadline()).unwrap();

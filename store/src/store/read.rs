@@ -50,6 +50,9 @@ impl Store {
                 limit: MAX_READ_PAGES as u64,
             });
         }
+        if request.incarnation.is_some_and(|begun| begun != self.incarnation) {
+            return Err(Error::IncarnationChanged);
+        }
         // The engine's snapshot before the watermark: what was not pruned when the watermark
         // is looked at was not pruned in the snapshot either.
         let reads = self.kv.snapshot(deadline)?;

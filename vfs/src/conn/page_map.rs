@@ -169,11 +169,16 @@ impl PageMap {
         inner.known = Some((incarnation, own.version));
     }
 
-    /// The content of `page` at `snapshot`, if that is known.
-    pub fn get(&self, page: PageNumber, snapshot: Version) -> Option<ContentHash> {
+    /// The content of `page` at a `snapshot` begun in `incarnation`, if that is known.
+    pub fn get(
+        &self,
+        page: PageNumber,
+        snapshot: Version,
+        incarnation: Incarnation,
+    ) -> Option<ContentHash> {
         let inner = self.read();
-        let (_, known) = inner.known?;
-        if snapshot > known {
+        let (known_incarnation, known) = inner.known?;
+        if snapshot > known || incarnation != known_incarnation {
             return None;
         }
         let entries = inner.pages.get(&page)?;
@@ -354,10 +359,10 @@ mod tests {
         note(&map, 10, 5, 3, 1);
         begin(&map, Some(10), 20, Changes::Commits(vec![wrote(15, &[(5, Some(2)), (6, None)])]));
         for (at, hash) in [(2, None), (3, Some(1)), (14, Some(1)), (15, Some(2)), (20, Some(2))] {
-            assert_eq!(map.get(p(5), v(at)), hash.map(h), "{at}");
+            assert_eq!(map.get(p(5), v(at), ONE), hash.map(h), "{at}");
         }
-        assert_eq!(map.get(p(5), v(21)), None, "beyond what is known");
-        assert_eq!(map.get(p(6), v(20)), None, "written, content not said");
+        assert_eq!(map.get(p(5), v(21), ONE), None, "beyond what is known");
+        assert_eq!(map.get(p(6), v(20), ONE), None, "written, content not said");
     }
 
     #[test]
@@ -369,11 +374,11 @@ mod tests {
         note(&map, 11, 5, 3, 1);
         note(&map, 11, 7, 3, 2);
         note(&map, 9, 8, 3, 3);
-        assert_eq!(map.get(p(5), v(11)), Some(h(1)));
-        assert_eq!(map.get(p(5), v(12)), None, "written at 12");
-        assert_eq!(map.get(p(7), v(20)), Some(h(2)), "not written since");
-        assert_eq!(map.get(p(8), v(9)), Some(h(3)));
-        assert_eq!(map.get(p(8), v(10)), None, "nothing is known of (9, 10]");
+        assert_eq!(map.get(p(5), v(11), ONE), Some(h(1)));
+        assert_eq!(map.get(p(5), v(12), ONE), None, "written at 12");
+        assert_eq!(map.get(p(7), v(20), ONE), Some(h(2)), "not written since");
+        assert_eq!(map.get(p(8), v(9), ONE), Some(h(3)));
+        assert_eq!(map.get(p(8), v(10), ONE), None, "nothing is known of (9, 10]");
     }
 
     #[test]
@@ -384,8 +389,8 @@ mod tests {
         begin(&map, Some(10), 30, Changes::Commits(vec![first.clone(), second]));
         begin(&map, Some(10), 20, Changes::Commits(vec![first]));
         assert_eq!(map.known(), Some((ONE, v(30))));
-        assert_eq!(map.get(p(5), v(20)), Some(h(1)));
-        assert_eq!(map.get(p(5), v(30)), Some(h(2)));
+        assert_eq!(map.get(p(5), v(20), ONE), Some(h(1)));
+        assert_eq!(map.get(p(5), v(30), ONE), Some(h(2)));
     }
 
     #[test]
@@ -396,11 +401,11 @@ mod tests {
         note(&map, 10, 9, 3, 2);
         let shrink = Change { version: v(12), pages: vec![], shrunk_to: Some(PageCount(8)) };
         begin(&map, Some(10), 12, Changes::Commits(vec![shrink]));
-        assert_eq!(map.get(p(5), v(12)), Some(h(1)));
-        assert_eq!(map.get(p(9), v(12)), None);
-        assert_eq!(map.get(p(9), v(11)), Some(h(2)));
+        assert_eq!(map.get(p(5), v(12), ONE), Some(h(1)));
+        assert_eq!(map.get(p(9), v(12), ONE), None);
+        assert_eq!(map.get(p(9), v(11), ONE), Some(h(2)));
         note(&map, 11, 10, 3, 4);
-        assert_eq!(map.get(p(10), v(12)), None, "read late, cut off all the same");
+        assert_eq!(map.get(p(10), v(12), ONE), None, "read late, cut off all the same");
     }
 
     #[test]
@@ -422,8 +427,8 @@ mod tests {
         let pages = [(p(5), Some(h(9)))];
         map.applied(&OwnCommit { pages: &pages, ..own(20, Some(7)) });
         assert_eq!(map.known(), Some((ONE, v(20))));
-        assert_eq!(map.get(p(5), v(19)), Some(h(1)));
-        assert_eq!(map.get(p(5), v(20)), Some(h(9)));
+        assert_eq!(map.get(p(5), v(19), ONE), Some(h(1)));
+        assert_eq!(map.get(p(5), v(20), ONE), Some(h(9)));
     }
 
     #[test]
@@ -432,7 +437,7 @@ mod tests {
         begin(&map, None, 10, Changes::Unknown);
         note(&map, 10, 5, 3, 1);
         begin(&map, Some(10), 20, Changes::Unknown);
-        assert_eq!(map.get(p(5), v(20)), None);
+        assert_eq!(map.get(p(5), v(20), ONE), None);
         note(&map, 20, 5, 3, 1);
         map.advance(&Progress {
             asked: Some((ONE, v(20))),
@@ -441,9 +446,9 @@ mod tests {
             changes: Changes::Commits(vec![]),
         });
         assert_eq!(map.known(), Some((TWO, v(12))));
-        assert_eq!(map.get(p(5), v(12)), None);
+        assert_eq!(map.get(p(5), v(12), ONE), None);
         note(&map, 12, 5, 3, 1);
-        assert_eq!(map.get(p(5), v(12)), None, "a read of the old incarnation");
+        assert_eq!(map.get(p(5), v(12), ONE), None, "a read of the old incarnation");
     }
 
     #[test]
@@ -470,5 +475,14 @@ mod tests {
         assert!(inner.entries <= MAX_ENTRIES, "{}", inner.entries);
         assert_eq!(inner.entries, inner.pages.values().map(Vec::len).sum::<usize>());
         assert!(inner.shrinks < 16, "{} times smaller for 4 times its size", inner.shrinks);
+    }
+
+    #[test]
+    fn a_snapshot_of_another_incarnation_is_not_answered() {
+        let map = PageMap::default();
+        begin(&map, None, 10, Changes::Unknown);
+        note(&map, 10, 5, 3, 1);
+        assert_eq!(map.get(p(5), v(10), ONE), Some(h(1)));
+        assert_eq!(map.get(p(5), v(10), TWO), None, "its version 10 may be another");
     }
 }

@@ -124,7 +124,10 @@ fn drop_unchanged(
                 |before| before != *bytes,
             );
         }
-        source.map.get(*page, view.version).is_none_or(|hash| hash != ContentHash::of(bytes))
+        source
+            .map
+            .get(*page, view.version, view.incarnation)
+            .is_none_or(|hash| hash != ContentHash::of(bytes))
     });
     failed.map_or(Ok(()), Err)
 }

@@ -252,7 +252,8 @@ impl Files {
                     ),
                 ));
             }
-            return peek(file, offset, out, stats).map_err(Failure::from);
+            let peeked = peek(file, offset, out, stats);
+            return forget_lost(file, peeked).map_err(Failure::from);
         };
         if offset == AGE_OFFSET && out.len() == AGE_LEN && matches!(file.lock, Lock::Reading(_)) {
             return Ok(age(file, out));
@@ -265,7 +266,8 @@ impl Files {
             .unwrap_or(usize::MAX);
         let Some((head, tail)) = out.split_at_mut_checked(there) else { return Ok(false) };
         tail.fill(0);
-        file.read(offset, head, stats)?;
+        let read = file.read(offset, head, stats);
+        forget_lost(file, read)?;
         Ok(tail.is_empty())
     }
 
@@ -433,6 +435,16 @@ fn view_at(
         allocation: reply.allocation,
     };
     Ok((view, reply))
+}
+
+/// A store that was recovered since a snapshot was begun may have lost it: a file that shows
+/// one begins on it anew.
+fn forget_lost<T>(file: &mut FileState, read: Result<T>) -> Result<T> {
+    if matches!(read, Err(Error::IncarnationChanged)) {
+        file.fixed = None;
+        file.source.pager.force_reset();
+    }
+    read
 }
 
 /// Reads without a lock: SQLite looks at the header so when it opens a file.

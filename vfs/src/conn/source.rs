@@ -95,7 +95,7 @@ impl Source {
 
     /// A page as stored (page 1 without its virtual bytes) if the process has it.
     pub fn cached(&self, view: &View, page: PageNumber) -> Option<Bytes> {
-        let hash = self.map.get(page, view.version)?;
+        let hash = self.map.get(page, view.version, view.incarnation)?;
         self.store.cache().get(&hash)
     }
 
@@ -131,10 +131,15 @@ impl Source {
         let behind = (page.get().saturating_add(1)..=end).filter_map(PageNumber::new);
         let mut pages = vec![page];
         pages.extend(behind.filter(|&p| {
-            let hash = self.map.get(p, view.version);
+            let hash = self.map.get(p, view.version, view.incarnation);
             !hash.is_some_and(|hash| self.store.cache().contains(&hash))
         }));
-        let mut request = ReadRequest { branch: self.branch, snapshot: view.version, pages };
+        let mut request = ReadRequest {
+            branch: self.branch,
+            snapshot: view.version,
+            incarnation: Some(view.incarnation),
+            pages,
+        };
         let reads = match self.store.read(&request, stats) {
             // The damage may be in a page that nobody has asked for yet.
             Err(Error::Corrupt { .. } | Error::FormatVersion { .. }) if request.pages.len() > 1 => {

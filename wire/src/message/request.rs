@@ -224,7 +224,11 @@ impl Request<'_> {
             }
             Self::Begin(r) => put_begin(w, r),
             Self::Read(r) => {
-                w.bytes(&r.branch.to_bytes()).bytes(&r.snapshot.to_bytes()).len_of(r.pages.len());
+                w.bytes(&r.branch.to_bytes()).bytes(&r.snapshot.to_bytes());
+                field::put_option(w, r.incarnation, |w, incarnation| {
+                    w.bytes(&incarnation.to_bytes());
+                });
+                w.len_of(r.pages.len());
                 for page in &r.pages {
                     w.u32(page.get());
                 }
@@ -364,6 +368,7 @@ fn begin(r: &mut Reader<'_>) -> Result<BeginRequest> {
 fn read(r: &mut Reader<'_>) -> Result<ReadRequest> {
     let branch = branch(r)?;
     let snapshot = field::version(r)?;
+    let incarnation = field::option(r, |r| r.array().map(Incarnation::from_bytes))?;
     let pages = field::list(r, 4, field::page_number)?;
     if pages.len() > MAX_READ_PAGES {
         return Err(Error::TooLarge {
@@ -372,7 +377,7 @@ fn read(r: &mut Reader<'_>) -> Result<ReadRequest> {
             limit: MAX_READ_PAGES as u64,
         });
     }
-    Ok(ReadRequest { branch, snapshot, pages })
+    Ok(ReadRequest { branch, snapshot, incarnation, pages })
 }
 
 fn put_pages(w: &mut Writer, pages: &[(PageNumber, bytes::Bytes)]) {

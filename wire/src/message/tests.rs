@@ -82,6 +82,7 @@ pub(super) fn requests() -> Vec<Request<'static>> {
         Request::Read(Cow::Owned(ReadRequest {
             branch,
             snapshot: Version::new(3, 0),
+            incarnation: Some(Incarnation::from_bytes([8; 8])),
             pages: vec![page(3), page(1), page(PageNumber::MAX)],
         })),
         Request::Stage(Cow::Owned(StageRequest {
@@ -295,7 +296,7 @@ fn unknown_types_are_named() {
 fn bounds_are_kept() {
     let pages: Vec<_> = (1..=1025).map(page).collect();
     let branch = BranchId::from_bytes([4; 8]);
-    let read = ReadRequest { branch, snapshot: Version::ZERO, pages };
+    let read = ReadRequest { branch, snapshot: Version::ZERO, incarnation: None, pages };
     let frame = Request::Read(Cow::Owned(read)).encode(1, 1).unwrap();
     let (kind, body) = split(&frame);
     let error = Request::decode(kind, body).unwrap_err();

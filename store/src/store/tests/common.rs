@@ -87,7 +87,10 @@ impl Db {
 
     pub fn read_at(&self, snapshot: Version, pages: &[u32]) -> Result<Vec<PageRead>> {
         let pages = pages.iter().map(|&n| page(n)).collect();
-        self.store.read(&ReadRequest { branch: self.open.branch, snapshot, pages }, soon())
+        self.store.read(
+            &ReadRequest { branch: self.open.branch, snapshot, incarnation: None, pages },
+            soon(),
+        )
     }
 
     /// The first byte of each page at the head.

@@ -180,6 +180,7 @@ impl Run {
         let request = ReadRequest {
             branch: self.model.branch_id(branch),
             snapshot,
+            incarnation: None,
             pages: pages.iter().map(|&n| page(n)).collect(),
         };
         let got = self.store.read(&request, self.deadline())?;

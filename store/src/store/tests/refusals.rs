@@ -56,9 +56,16 @@ fn requests_that_break_a_rule_are_refused_by_name() {
     let many = ReadRequest {
         branch: db.open.branch,
         snapshot: Version::ZERO,
+        incarnation: None,
         pages: vec![page(1); MAX_READ_PAGES + 1],
     };
     assert!(store.read(&many, soon()).unwrap_err().to_string().contains("limit is 1024"));
+    let lost = ReadRequest {
+        incarnation: Some(Incarnation::from_bytes([0; 8])),
+        pages: vec![page(1)],
+        ..many
+    };
+    assert_eq!(store.read(&lost, soon()), Err(Error::IncarnationChanged));
     let beyond = BeginRequest { branch: db.open.branch, at: Some(Version::MAX), known: None };
     assert!(matches!(store.begin(&beyond, soon()), Err(Error::InvalidRequest { .. })));
     assert!(matches!(db.read_at(Version::MAX, &[1]), Err(Error::InvalidRequest { .. })));

@@ -45,7 +45,7 @@ struct Books {
 
 fn balances(store: &Store, open: &OpenReply, snapshot: Version, accounts: &[u32]) -> Vec<u32> {
     let pages = accounts.iter().map(|&n| page(n)).collect();
-    let request = ReadRequest { branch: open.branch, snapshot, pages };
+    let request = ReadRequest { branch: open.branch, snapshot, incarnation: None, pages };
     let pages = store.read(&request, soon()).unwrap();
     pages.iter().map(|p| u32::from_be_bytes(p.bytes[..4].try_into().unwrap())).collect()
 }
