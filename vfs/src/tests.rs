@@ -85,8 +85,17 @@ impl Backend for Faulty {
     }
     fn read(&self, request: &ReadRequest, deadline: Deadline) -> Result<Vec<PageRead>> {
         plan(&self.host, |plan| plan.reads += 1);
-        self.plan().read.map_or(Ok(()), Err)?;
-        self.inner.read(request, deadline)
+        let plan = self.plan();
+        plan.read.map_or(Ok(()), Err)?;
+        // The store behind is of one incarnation; what `begin` made of it is told here.
+        let mut request = request.clone();
+        if let Some(incarnation) = plan.incarnation {
+            let now = Incarnation::from_bytes([incarnation; 8]);
+            if request.incarnation.take().is_some_and(|begun| begun != now) {
+                return Err(Error::IncarnationChanged);
+            }
+        }
+        self.inner.read(&request, deadline)
     }
     fn stage(&self, request: &StageRequest, deadline: Deadline) -> Result<()> {
         self.plan().stage.map_or(Ok(()), Err)?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{anyhow, ensure};
+use interleaf_store::api::OpenRequest;
 
 use crate::cmd::exec;
 use crate::context::{Context, Target};
@@ -33,9 +34,10 @@ pub struct Args {
 /// Becomes the sqlite3 program.
 ///
 /// # Errors
-/// Where the extension or the program is not there.
+/// Where the extension or the program is not there, or the database cannot be opened.
 pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     let library = libraries::extension()?;
+    check(context, &args.name)?;
     let mut command = Command::new("sqlite3");
     command.arg("-cmd").arg(load(&library)?);
     command.arg("-cmd").arg(open(&args.name));
@@ -52,6 +54,15 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         }
         _ => anyhow!("sqlite3: {error}"),
     })
+}
+
+/// Opens the database once before the program does. Where its `.open` fails the program goes
+/// on with an empty database in memory, and ends with 0 having written into nothing.
+fn check(context: &Context, target: &Target) -> anyhow::Result<()> {
+    let at = target.when.clone();
+    let request = OpenRequest { name: target.name.clone(), create: at.is_none(), at };
+    context.connect()?.open(&request, context.deadline())?;
+    Ok(())
 }
 
 /// The dot command that loads the extension. Within double quotes the program understands
@@ -79,6 +90,12 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_snapshot_is_named_in_the_uri() {
+        let target: Target = "/srv/a b.db@-2h".parse().unwrap();
+        assert_eq!(open(&target), ".open file:/srv/a%20b.db?vfs=interleaf&at=-7200s");
+    }
 
     #[test]
     fn paths_with_spaces_and_quotes_are_quoted_for_the_program() {

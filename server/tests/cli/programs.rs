@@ -52,7 +52,7 @@ fn shell_opens_the_name_in_sqlite3_and_passes_the_rest_through() {
     fs::write(place.path("a bin/lib.so"), "").unwrap();
     let library = place.path("a bin/lib.so").display().to_string();
     let output = place
-        .command(["shell", "/srv/a b.db@-2h", "SELECT 1", "--", "-json"])
+        .command(["shell", "/srv/a b.db", "SELECT 1", "--", "-json"])
         .env("PATH", format!("{}:/usr/bin:/bin", place.path("a bin").display()))
         .env("INTERLEAF_EXTENSION", &library)
         .stdin(fs::File::open(place.sqlite_file("in", "")).unwrap())
@@ -60,9 +60,21 @@ fn shell_opens_the_name_in_sqlite3_and_passes_the_rest_through() {
         .unwrap();
     let expected = format!(
         "[-cmd]\n[.load \"{library}\"]\n[-cmd]\n\
-         [.open file:/srv/a%20b.db?vfs=interleaf&at=-7200s]\n[-json]\n[:memory:]\n[SELECT 1]\n"
+         [.open file:/srv/a%20b.db?vfs=interleaf]\n[-json]\n[:memory:]\n[SELECT 1]\n"
     );
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+}
+
+#[test]
+fn shell_fails_before_sqlite3_would_go_on_in_memory() {
+    let place = Place::new();
+    fs::write(place.path("lib.so"), "").unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = place.command(arguments);
+        Ran::of(command.env("INTERLEAF_EXTENSION", place.path("lib.so")).output().unwrap())
+    };
+    run(&["shell", "nosuch@-5s", "SELECT 1"]).failed(1, &["nosuch"]);
+    run(&["--store", "unix:/gone.sock", "shell", "a", "SELECT 1"]).failed(1, &["/gone.sock"]);
 }
 
 #[test]
