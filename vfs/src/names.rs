@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     fn by_default(path: &str, rules: &str) -> Result<Target> {
-        let names = Names::in_directory(Asked::ByDefault, "/srv/dir".into());
+        let names = Names::in_directory(Asked::ByDefault, "/data/dir".into());
         names.target(path.as_bytes(), &Rules::parse(rules).unwrap())
     }
 
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn explicitly_a_name_is_taken_as_it_stands() {
-        let names = Names::in_directory(Asked::Explicitly, "/srv/dir".into());
+        let names = Names::in_directory(Asked::Explicitly, "/data/dir".into());
         // The rules do not apply: whoever asks by name means it.
         let rules = Rules::parse("nothing").unwrap();
         for name in ["app.db", "a/../b", "./x", "/srv//x", "x/", "user@example.com", "naïve"] {
@@ -318,9 +318,9 @@ mod tests {
         for (path, name) in [
             ("app.db", "app.db"),
             ("..db", "..db"),
-            ("./app.db", "/srv/dir/app.db"),
-            ("sub/app.db", "/srv/dir/sub/app.db"),
-            ("../app.db", "/srv/app.db"),
+            ("./app.db", "/data/dir/app.db"),
+            ("sub/app.db", "/data/dir/sub/app.db"),
+            ("../app.db", "/data/app.db"),
             ("../../../app.db", "/app.db"),
             ("/srv/app/db.sqlite3", "/srv/app/db.sqlite3"),
             ("//srv/./x/..//app.db", "/srv/app.db"),
@@ -368,7 +368,7 @@ mod tests {
         let two_hours = Some(When::Ago(Duration::from_secs(7200)));
         for (path, name, at) in [
             ("app.db@-2h", "app.db", two_hours.clone()),
-            ("./a@b@-2h", "/srv/dir/a@b", two_hours.clone()),
+            ("./a@b@-2h", "/data/dir/a@b", two_hours.clone()),
             ("me@example.com", "me@example.com", None),
             ("me@example.com@-2h", "me@example.com", two_hours),
             ("a@pin:x", "a", Some(When::Pin("x".into()))),
@@ -417,7 +417,7 @@ mod tests {
         // A long path may be renamed to a short name.
         assert_eq!(interleaf(by_default(&long, "aaa*=short")).0, "short");
 
-        let names = Names::in_directory(Asked::ByDefault, "/srv/dir".into());
+        let names = Names::in_directory(Asked::ByDefault, "/data/dir".into());
         let error = names.target(b"a\xffb.db", &Rules::default()).unwrap_err().to_string();
         assert!(error.contains("UTF-8"), "{error}");
         let error = names.target(b"\xff", &Rules::parse("?=x").unwrap()).unwrap_err().to_string();
