@@ -53,12 +53,22 @@ pub(super) fn engine_error(error: FdbError, during: During, size: u64, limits: L
         (VALUE_TOO_LARGE, _) => {
             too_large("value of a transaction, in bytes,", size, limits.value_bytes as u64)
         }
-        (CHECKSUM_FAILED | FILE_CORRUPT, _) => KvError::Corrupt { what: text() },
+        (CHECKSUM_FAILED | FILE_CORRUPT, During::Read) => KvError::Corrupt { what: text() },
+        // Whatever else a commit may end in: only what is known to come before it is sent, or
+        // to be refused by the cluster as a whole, had no effect for certain.
+        (code, During::Commit) if !had_no_effect(code) => KvError::UnknownResult,
         // The client's own files, and uses of the interface that it refuses.
         (1500..=1999 | 2000..=2999 | 4000.., _) => KvError::Io { what: text() },
         // A cluster that is slow, overloaded, recovering or out of reach.
         _ => KvError::Unavailable { what: text() },
     }
+}
+
+/// Whether a commit that ended in `code` certainly did nothing: the codes that FoundationDB
+/// calls retryable and not committed, a locked database, the client's cluster file, and uses
+/// of the interface that the client refuses before it sends anything.
+const fn had_no_effect(code: i32) -> bool {
+    matches!(code, 1009 | 1037 | 1038 | 1042 | 1051 | 1078 | 1213 | 1515..=1517 | 2000..=2999)
 }
 
 #[cfg(test)]
@@ -88,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_commit_that_may_have_happened_is_never_called_harmless() {
-        for code in [1021, 1022, 1025, 1030, 1031, 1039] {
+        for code in [1021, 1022, 1025, 1030, 1031, 1039, 1100, 1101, 1500, 1510, 4000, 4100] {
             assert_eq!(of(code, During::Commit), KvError::UnknownResult, "{code}");
         }
         for code in [1025, 1030, 1031, 1039] {

@@ -124,10 +124,9 @@ impl FdbKv {
         let _committed =
             committed.map_err(|failed| engine_error(*failed, During::Commit, size, LIMITS))?;
         let stamp = wait(stamp, deadline, clock).map_err(unknown)?;
-        let stamp = stamp.map_err(|error| engine_error(error, During::Commit, size, LIMITS))?;
-        let bytes = <[u8; Version::LEN]>::try_from(&*stamp).map_err(|_| KvError::Corrupt {
-            what: format!("FoundationDB answered a versionstamp of {} bytes", stamp.len()),
-        })?;
+        // It is committed: without its version the log must be asked, but it did not fail.
+        let stamp = stamp.map_err(|_| KvError::UnknownResult)?;
+        let bytes = <[u8; Version::LEN]>::try_from(&*stamp).map_err(|_| KvError::UnknownResult)?;
         Ok(Version::from_bytes(bytes))
     }
 
