@@ -32,7 +32,7 @@ impl DirLock {
     /// `Locked`, naming the process that holds it; `Io`.
     pub(crate) fn acquire(directory: &Path) -> Result<Self> {
         let path = directory.join(LOCK_FILE);
-        let io = |e: std::io::Error| Error::Io { what: format!("{}: {e}", path.display()) };
+        let io = |e: std::io::Error| Error::of_io(&path.display().to_string(), &e);
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;

@@ -62,10 +62,14 @@ pub enum Error {
         after: Duration,
     },
     /// A commit was sent and its answer is not known.
-    #[error("outcome unknown of commit {id}; `interleaf log NAME --commit {id}` tells later")]
+    #[error(
+        "outcome unknown of commit {id} ({why}); `interleaf log NAME --commit {id}` tells later"
+    )]
     OutcomeUnknown {
         /// The commit's id.
         id: CommitId,
+        /// What went wrong, as far as it is known.
+        why: String,
     },
     /// Something passes a limit.
     #[error("{what} is {size}; the limit is {limit}")]
@@ -180,6 +184,12 @@ pub enum Error {
         /// Which.
         what: String,
     },
+    /// There is no room for what is to be written.
+    #[error("the store's disk is full: {what}")]
+    DiskFull {
+        /// What was tried and what the system said.
+        what: String,
+    },
     /// The disk or the operating system refused.
     #[error("{what}")]
     Io {
@@ -189,12 +199,29 @@ pub enum Error {
 }
 
 impl Error {
+    /// `error`, met at `what`.
+    #[must_use]
+    pub fn of_io(what: &str, error: &std::io::Error) -> Self {
+        let text = format!("{what}: {error}");
+        if is_disk_full(error) {
+            return Self::DiskFull { what: text };
+        }
+        Self::Io { what: text }
+    }
+
     /// Whether the same request may succeed when sent again, to this or another server,
     /// because it certainly had no effect.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
+}
+
+/// Whether the system says that there is no room: on the file system, in a quota, or up to
+/// the size a file of this process may have.
+pub(crate) fn is_disk_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// A result of this crate.

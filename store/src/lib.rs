@@ -19,6 +19,7 @@
 pub mod api;
 pub mod codec;
 pub(crate) mod dir_lock;
+pub mod disk_space;
 pub mod env;
 mod error;
 #[macro_use]

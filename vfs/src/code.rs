@@ -79,7 +79,7 @@ const fn of(error: &Error) -> (c_int, LogLevel) {
         Error::IncarnationChanged => (BUSY_SNAPSHOT, Warn),
         Error::ReadOnly { .. } => (READONLY, Warn),
         Error::Corrupt { .. } => (CORRUPT, Loud),
-        Error::TooLarge { .. } => (FULL, Warn),
+        Error::TooLarge { .. } | Error::DiskFull { .. } => (FULL, Warn),
         // A pruned snapshot must not look like damage, nor like a conflict that a retry mends.
         Error::Pruned { .. } => (IOERR_READ, Warn),
         Error::NotFound { .. }
@@ -115,10 +115,16 @@ mod tests {
         assert_eq!(of(Error::IncarnationChanged), 517);
         assert_eq!(of(Error::ReadOnly { what: "x".into() }), 8);
         assert_eq!(of(Error::Unavailable { what: "x".into() }), 10);
-        let unknown = Error::OutcomeUnknown { id: "00".repeat(16).parse().unwrap() };
+        let full = Failure::from(Error::DiskFull { what: "writing: no space left".into() });
+        assert_eq!(full.code, 13);
+        assert!(full.text.contains("disk is full") && full.text.contains("no space"));
+        assert_eq!(of(Error::Io { what: "x".into() }), 10);
+        let why = "disk full".to_owned();
+        let unknown = Error::OutcomeUnknown { id: "00".repeat(16).parse().unwrap(), why };
         let failure = Failure::from(unknown);
         assert_eq!(failure.code, 10);
         assert!(failure.text.contains("outcome unknown") && failure.text.contains("0000"));
+        assert!(failure.text.contains("disk full"), "the cause");
         assert_eq!(Failure::from(Error::Unavailable { what: "x".into() }).at_open().code, 14);
         let long = Error::TooLarge { what: "x".into(), size: 2, limit: 1 };
         assert_eq!(Failure::from(long).at_open().code, 14, "a socket's path, say");

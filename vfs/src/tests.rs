@@ -112,7 +112,9 @@ impl Backend for Faulty {
                 self.inner.commit(request, deadline)?;
                 Err(error)
             }
-            Some(Error::OutcomeUnknown { .. }) => Err(Error::OutcomeUnknown { id: request.id }),
+            Some(Error::OutcomeUnknown { why, .. }) => {
+                Err(Error::OutcomeUnknown { id: request.id, why })
+            }
             Some(error) => Err(error),
             None => self.inner.commit(request, deadline),
         }
@@ -252,7 +254,7 @@ fn a_read_that_fails_inside_a_transaction_rolls_it_back() {
 fn an_unknown_outcome_says_so_with_its_id() {
     let (host, db, other) = filled();
     let id = CommitId::from_bytes([0; 16]);
-    plan(&host, |plan| plan.commit = Some(Error::OutcomeUnknown { id }));
+    plan(&host, |plan| plan.commit = Some(Error::OutcomeUnknown { id, why: "lost".into() }));
     assert_eq!(code(db.execute_batch(UPDATE)), 10);
     let text = last_error(&db);
     assert!(text.contains("outcome unknown") && text.contains("--commit"), "{text}");

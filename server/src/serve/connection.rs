@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use interleaf_store::Error;
 use interleaf_store::api::Backend;
 use interleaf_store::env::{Deadline, Env};
+use interleaf_store::{Error, Store};
 use interleaf_wire::frame::{Header, parse_header};
 use interleaf_wire::limits::HEADER_LEN;
 use interleaf_wire::message::{ClientHello, KIND_HELLO, Reply, Request, ServerHello};
@@ -37,7 +37,7 @@ const QUICK_PAGES: usize = 16;
 /// What all connections share.
 pub struct Shared {
     /// The store.
-    pub backend: Arc<dyn Backend>,
+    pub store: Arc<Store>,
     /// Time and randomness.
     pub env: Env,
     /// Leave for large frames.
@@ -177,7 +177,7 @@ impl Connection {
         tracing::debug!(software = hello.software, "a client");
         let shared = Arc::clone(&self.shared);
         let deadline = shared.env.deadline(FRAME_LIMIT);
-        let info = tokio::task::spawn_blocking(move || shared.backend.info(deadline)).await;
+        let info = tokio::task::spawn_blocking(move || shared.store.info(deadline)).await;
         let reply = match info {
             Ok(Ok(store)) => Reply::Hello(ServerHello { capabilities: 0, store }),
             Ok(Err(error)) => Reply::Error(error),
@@ -272,7 +272,7 @@ impl Work {
     fn run(self, shared: &Shared, outbox: &Outbox) {
         let kind = self.request.kind();
         let begun = shared.env.clock.now();
-        let reply = execute(&*shared.backend, &self.request, self.deadline);
+        let reply = execute(&*shared.store, &self.request, self.deadline);
         shared.metrics.answered(kind, &reply, shared.env.clock.now().duration_since(begun));
         outbox.send(reply.encode(self.id), Some(self.pass));
     }

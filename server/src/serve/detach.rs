@@ -15,6 +15,7 @@ use interleaf_store::url::StoreUrl;
 use interleaf_wire::connect::create_private;
 
 use super::directory::directory_of;
+use super::restart::is_again;
 
 /// Name of the log in the store's directory.
 const LOG_NAME: &str = "server.log";
@@ -39,6 +40,9 @@ pub fn is_second() -> bool {
 /// # Errors
 /// Where the system refuses.
 pub fn leave_session() -> anyhow::Result<()> {
+    if is_again() {
+        return Ok(());
+    }
     rustix::process::setsid().map(drop).context("leaving the session")
 }
 

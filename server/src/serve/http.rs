@@ -39,7 +39,7 @@ async fn ask<T: Send + 'static>(
     question: impl FnOnce(&dyn Backend) -> interleaf_store::Result<T> + Send + 'static,
 ) -> Result<T, Response> {
     let shared = Arc::clone(shared);
-    let answer = tokio::task::spawn_blocking(move || question(&*shared.backend)).await;
+    let answer = tokio::task::spawn_blocking(move || question(&*shared.store)).await;
     let why = match answer {
         Ok(Ok(answer)) => return Ok(answer),
         Ok(Err(error)) => error.to_string(),
@@ -50,9 +50,12 @@ async fn ask<T: Send + 'static>(
 
 async fn health(State(shared): State<Arc<Shared>>) -> Response {
     let deadline = shared.env.deadline(LIMIT);
-    match ask(&shared, move |backend| backend.info(deadline)).await {
-        Ok(_) => "ok\n".into_response(),
-        Err(response) => response,
+    if let Err(response) = ask(&shared, move |backend| backend.info(deadline)).await {
+        return response;
+    }
+    match shared.store.failure() {
+        None => "ok\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }
 

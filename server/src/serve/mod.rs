@@ -13,6 +13,7 @@ mod http;
 mod listen;
 mod metrics;
 mod outbox;
+mod restart;
 mod stream;
 
 use std::io::Write;
@@ -21,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use interleaf_store::api::Backend;
 use interleaf_store::env::Env;
 use interleaf_store::url::{HostPort, StoreUrl};
 use interleaf_store::{Error, StoreOptions};
@@ -103,9 +103,23 @@ pub fn run(settings: &Settings, env: &Env) -> anyhow::Result<()> {
         .context("starting threads")?;
     let result = runtime.block_on(serve(settings, &wanted, &served, env));
     runtime.shutdown_timeout(Duration::from_secs(1));
+    if matches!(result, Ok(End::Restart)) {
+        // Neither closed nor given back: as after a crash, but the marker says that this
+        // process is alive, so that clients wait for it.
+        return Err(restart::start_over());
+    }
     // In any case: the next server must not find a marker of a store that is closed.
     let closed = served.give_back(env);
-    result.and(closed)
+    result.map(drop).and(closed)
+}
+
+/// Why a server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It was told to, or nobody uses it.
+    Stop,
+    /// Its engine failed and can be opened anew.
+    Restart,
 }
 
 /// The addresses to listen at.
@@ -145,7 +159,7 @@ async fn serve(
     wanted: &[Wanted],
     served: &Served,
     env: &Env,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<End> {
     // From here on a signal means a clean stop.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -159,9 +173,8 @@ async fn serve(
     }
     let places: Vec<String> = listening.iter().map(ToString::to_string).collect();
     let (stop, stopped) = watch::channel(false);
-    let store: Arc<dyn Backend> = Arc::clone(&served.store) as _;
     let shared = Arc::new(Shared {
-        backend: store,
+        store: Arc::clone(&served.store),
         env: env.clone(),
         large: LargeGate::default(),
         metrics: Arc::default(),
@@ -173,12 +186,17 @@ async fn serve(
         start(each, &shared, &clients, &mut tasks)?;
     }
     ready(settings, &places)?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-        () = clients.idle(settings.idle_exit) => tracing::info!("nobody uses the store: stopping"),
-        () = touch(served.place.as_ref().map(|(_, marker)| marker)) => {}
-    }
+    let stopping = |why: &str| {
+        tracing::info!("{why}: stopping");
+        End::Stop
+    };
+    let end = tokio::select! {
+        _ = terminate.recv() => stopping("SIGTERM"),
+        _ = interrupt.recv() => stopping("SIGINT"),
+        () = clients.idle(settings.idle_exit) => stopping("nobody uses the store"),
+        () = touch(served.place.as_ref().map(|(_, marker)| marker)) => End::Stop,
+        () = restart::room_again(served) => End::Restart,
+    };
     // Nobody finds the server any more; then those who have found it are finished with.
     sockets.remove();
     stop.send_replace(true);
@@ -193,7 +211,7 @@ async fn serve(
     if tokio::time::timeout(DRAIN_LIMIT, all_done).await.is_err() {
         tracing::warn!("requests still in flight after {DRAIN_LIMIT:?} are cut off");
     }
-    Ok(())
+    Ok(end)
 }
 
 /// The one line that says that the server is ready.
@@ -203,9 +221,16 @@ fn ready(settings: &Settings, places: &[String]) -> anyhow::Result<()> {
         None => settings.store.to_string(),
     };
     let mut out = std::io::stdout().lock();
-    writeln!(out, "interleaf: serving {store} at {}", places.join(" "))
-        .and_then(|()| out.flush())
-        .context("stdout")
+    let said = writeln!(out, "interleaf: serving {store} at {}", places.join(" "))
+        .and_then(|()| out.flush());
+    match said {
+        // Whoever wanted to know has read it, and gone, when this server began first.
+        Err(error) if restart::is_again() => {
+            tracing::debug!(%error, "nobody reads that the server is ready");
+            Ok(())
+        }
+        said => said.context("stdout"),
+    }
 }
 
 /// Touches the marker for ever.

@@ -10,6 +10,7 @@
 mod autostart;
 mod directory;
 mod frames;
+mod full;
 mod http;
 mod large;
 mod lifecycle;

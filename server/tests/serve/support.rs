@@ -51,13 +51,14 @@ pub struct Server {
 impl Server {
     /// Starts `interleaf serve ARGS` and waits until it is ready; else what it said.
     pub fn try_start(args: &[&str]) -> Result<Self, String> {
-        let mut child = program()
-            .arg("serve")
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = program();
+        command.arg("serve").args(args);
+        Self::run(command)
+    }
+
+    /// The same by a command that becomes the server.
+    pub fn run(mut command: Command) -> Result<Self, String> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let mut stderr = child.stderr.take().unwrap();

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, is_disk_full};
 
 /// What an engine can answer instead of a result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,12 +42,41 @@ pub enum KvError {
         /// What the engine said.
         what: String,
     },
+    /// There is no room for what is to be written; of this write nothing had an effect.
+    #[error("the store's disk is full: {what}")]
+    DiskFull {
+        /// What was tried and what the system said.
+        what: String,
+    },
     /// The disk or the operating system refused.
     #[error("{what}")]
     Io {
         /// What was tried and what the system said.
         what: String,
     },
+}
+
+impl KvError {
+    /// `error`, met at `what`.
+    pub(super) fn of_io(what: &str, error: &std::io::Error) -> Self {
+        let text = format!("{what}: {error}");
+        if is_disk_full(error) {
+            return Self::DiskFull { what: text };
+        }
+        Self::Io { what: text }
+    }
+
+    /// The answer to commits after a write that failed in this way.
+    pub(super) fn lasting(&self) -> Self {
+        match self {
+            Self::DiskFull { what } => {
+                Self::DiskFull { what: format!("an earlier write failed: {what}") }
+            }
+            other => {
+                Self::Io { what: format!("no commits are taken: an earlier write failed: {other}") }
+            }
+        }
+    }
 }
 
 /// A result of an engine.
@@ -71,6 +100,7 @@ impl From<KvError> for Error {
                 Self::TooLarge { what: what.to_owned(), size, limit }
             }
             KvError::Corrupt { what } => Self::Corrupt { what },
+            KvError::DiskFull { what } => Self::DiskFull { what },
             KvError::Io { what } => Self::Io { what },
         }
     }

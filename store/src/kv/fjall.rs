@@ -27,6 +27,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -39,6 +40,7 @@ use super::prepare::Op;
 use super::{Durability, Key, KvError, KvResult, Limits};
 use crate::codec::{Reader, Writer};
 use crate::dir_lock::DirLock;
+use crate::disk_space::{self, ROOM_BYTES};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::types::Version;
@@ -65,6 +67,15 @@ const LEAST_CACHE_BYTES: u64 = 8 << 20;
 /// are being written out.
 const BUFFERS_BYTES: u64 = 5 * (RECORDS_BUFFER_BYTES + BULK_BUFFER_BYTES);
 
+/// Full write buffers of one keyspace at which a batch waits; at one more fjall would.
+const WAITING_BUFFERS: usize = 3;
+
+/// How long a batch waits before it looks again whether buffers were written out.
+const BUFFER_WAIT: Duration = Duration::from_millis(1);
+
+/// How often it looks before it leaves the wait to fjall.
+const BUFFER_WAITS: u32 = 10_000;
+
 /// The embedded engine on disk.
 pub type FjallEngine = Group<FjallStorage>;
 
@@ -78,7 +89,7 @@ impl FjallEngine {
     /// `Locked` where another process holds it; `FormatVersion` for files of an unknown
     /// version, `Corrupt` for damaged ones, `Io`.
     pub fn open(path: &Path, memory_bytes: u64, env: Env) -> Result<Self> {
-        let io = |e: std::io::Error| Error::Io { what: format!("{}: {e}", path.display()) };
+        let io = |e: std::io::Error| Error::of_io(&path.display().to_string(), &e);
         std::fs::create_dir_all(path).map_err(io)?;
         let lock = DirLock::acquire(path)?;
         let files = path.join(FILES);
@@ -104,7 +115,7 @@ fn check_journals(files: &Path, clean: bool) -> Result<()> {
         Ok(Some(path)) => {
             Err(Error::Corrupt { what: format!("the engine's journal {}", path.display()) })
         }
-        Err(e) => Err(Error::Io { what: format!("{}: {e}", files.display()) }),
+        Err(e) => Err(Error::of_io(&files.display().to_string(), &e)),
     }
 }
 
@@ -133,7 +144,7 @@ fn open_files(files: &Path, memory_bytes: u64) -> Result<Database> {
         return Err(kv_error(&name, &error).into());
     }
     let cut = journal::cut_torn_end(files)
-        .map_err(|e| Error::Io { what: format!("{name}: repairing the journal: {e}") })?;
+        .map_err(|e| Error::of_io(&format!("{name}: repairing the journal"), &e))?;
     let Some(bytes) = cut else { return Err(kv_error(&name, &error).into()) };
     tracing::warn!(%name, bytes, %error, "the journal's end was written in part; cut off");
     open()?.map_err(|error| kv_error(&name, &error).into())
@@ -195,6 +206,30 @@ impl FjallStorage {
             }
             batch.commit()
         })
+    }
+
+    /// Why fjall refuses writes: one of its own in the background failed, and it does not
+    /// tell how.
+    fn stopped(&self) -> KvError {
+        match disk_space::check(&self.path, ROOM_BYTES) {
+            Err(Error::DiskFull { what }) => KvError::DiskFull { what },
+            Ok(()) | Err(_) => kv_error("writing in the background", &fjall::Error::Poisoned),
+        }
+    }
+
+    /// Waits while fjall has more to write out than it should. It would wait by itself, but
+    /// for ever where the thread that writes has met an error.
+    fn wait_for_buffers(&self) -> KvResult<()> {
+        for _ in 0..BUFFER_WAITS {
+            if self.spaces.waiting_buffers() < WAITING_BUFFERS {
+                return Ok(());
+            }
+            if matches!(self.db.persist(PersistMode::Buffer), Err(fjall::Error::Poisoned)) {
+                return Err(self.stopped());
+            }
+            std::thread::sleep(BUFFER_WAIT);
+        }
+        Ok(())
     }
 
     /// What `ops` come to, key by key: several commits of one batch may write one key.
@@ -264,6 +299,7 @@ impl Storage for FjallStorage {
             Durability::Buffered => PersistMode::Buffer,
             Durability::Synced => PersistMode::SyncData,
         };
+        self.wait_for_buffers().map_err(ApplyError::Nothing)?;
         let mut batch = self.db.batch().durability(Some(mode));
         for (key, value) in outcome {
             let space = self.spaces.of(&key);
@@ -275,7 +311,7 @@ impl Storage for FjallStorage {
         match catch_unwind(AssertUnwindSafe(|| batch.commit())) {
             Ok(Ok(())) => Ok(()),
             // Refused before anything is written.
-            Ok(Err(e @ fjall::Error::Poisoned)) => Err(ApplyError::Nothing(kv_error(WHAT, &e))),
+            Ok(Err(fjall::Error::Poisoned)) => Err(ApplyError::Nothing(self.stopped())),
             Ok(Err(e)) => Err(ApplyError::Unknown(kv_error(WHAT, &e))),
             Err(_) => {
                 let what = format!("{WHAT}: the engine panicked");
@@ -299,7 +335,7 @@ impl Storage for FjallStorage {
         std::fs::File::create(&file)
             .and_then(|_| sync(&file))
             .and_then(|()| sync(&self.path))
-            .map_err(|e| KvError::Io { what: format!("{}: {e}", file.display()) })
+            .map_err(|e| KvError::of_io(&file.display().to_string(), &e))
     }
 }
 

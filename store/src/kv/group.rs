@@ -220,9 +220,9 @@ impl<S: Storage> Group<S> {
     }
 
     /// Ends all commits, those that wait included.
-    pub(super) fn end(&self, what: String) {
+    pub(super) fn end(&self, why: KvError) {
         // The first reason stays.
-        self.ended.get_or_init(|| KvError::Unavailable { what });
+        self.ended.get_or_init(|| why);
         self.wake_watchers();
     }
 
@@ -236,7 +236,7 @@ impl<S: Storage> Group<S> {
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn kill(&self, what: &str) {
         let _core = lock(&self.core);
-        self.end(what.to_owned());
+        self.end(KvError::Unavailable { what: what.to_owned() });
         self.closed.store(true, Ordering::Release);
     }
 
@@ -328,7 +328,7 @@ impl<S: Storage> Group<S> {
         let count = commits.len();
         let results =
             catch_unwind(AssertUnwindSafe(|| self.process(commits))).unwrap_or_else(|_| {
-                self.end("a commit ended in a panic".into());
+                self.end(KvError::Io { what: "no commits are taken: one ended in a panic".into() });
                 vec![Err(KvError::UnknownResult); count]
             });
         self.hand_over();
@@ -370,7 +370,11 @@ impl<S: Storage> Group<S> {
     fn process(&self, commits: Vec<Prepared>) -> Vec<KvResult<Version>> {
         let mut core = lock(&self.core);
         let count = commits.len();
-        if let Err(error) = self.usable().and_then(|()| self.reserve(&mut core, count)) {
+        let ready = self.usable().and_then(|()| {
+            let reserved = self.reserve(&mut core, count);
+            reserved.map_err(|error| self.applied_not(ApplyError::Nothing(error)))
+        });
+        if let Err(error) = ready {
             return vec![Err(error); count];
         }
         crate::fault_point!("commit.before-validate");
@@ -448,7 +452,7 @@ impl<S: Storage> Group<S> {
             ApplyError::Unknown(error) => (error, KvError::UnknownResult),
         };
         tracing::error!(%cause, "a batch could not be written; no more commits are taken");
-        self.end(format!("an earlier write failed: {cause}"));
+        self.end(cause.lasting());
         answer
     }
 
@@ -486,6 +490,10 @@ impl<S: Storage> Kv for Group<S> {
 
     fn recovered(&self) -> bool {
         self.storage.recovered()
+    }
+
+    fn failure(&self) -> Option<KvError> {
+        self.ended.get().filter(|why| !matches!(why, KvError::Unavailable { .. })).cloned()
     }
 
     fn set_batch_hook(&self, hook: BatchHook) {
@@ -539,7 +547,7 @@ impl<S: Storage> Kv for Group<S> {
             return Ok(());
         }
         let failed = self.usable();
-        self.end("the store is closed".into());
+        self.end(KvError::Unavailable { what: "the store is closed".into() });
         failed?;
         self.storage.close(core.newest)
     }

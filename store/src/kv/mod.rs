@@ -232,6 +232,12 @@ pub trait Kv: Send + Sync + 'static {
     /// a suffix may be lost and the incarnation must change.
     fn recovered(&self) -> bool;
 
+    /// Why the engine takes no commits any more, until it is opened anew: a write failed.
+    /// Reads go on. `None` for an engine that is well, or closed.
+    fn failure(&self) -> Option<KvError> {
+        None
+    }
+
     /// Sets the hook of [`BatchHook`]; once, before the first commit. Engines that are not
     /// [`exclusive`](Self::exclusive) ignore it.
     fn set_batch_hook(&self, hook: BatchHook);

@@ -51,6 +51,7 @@ pub(super) const fn retryable(error: &KvError) -> bool {
         KvError::Timeout { .. }
         | KvError::TooLarge { .. }
         | KvError::Corrupt { .. }
+        | KvError::DiskFull { .. }
         | KvError::Io { .. } => false,
     }
 }

@@ -113,7 +113,7 @@ impl Store {
         let mut backoff = Backoff::new();
         let id = prepared.request.id;
         let fail = |unknown: bool, error: Error| {
-            Err(if unknown { Error::OutcomeUnknown { id } } else { error })
+            Err(if unknown { Error::OutcomeUnknown { id, why: error.to_string() } } else { error })
         };
         loop {
             let verdict = match first.take() {
@@ -227,7 +227,14 @@ impl Store {
         id: CommitId,
         deadline: Deadline,
     ) -> Result<Option<Version>> {
-        self.retrying(deadline, || View(&*self.kv.snapshot(deadline)?).find_commit(id))
+        let found =
+            self.retrying(deadline, || View(&*self.kv.snapshot(deadline)?).find_commit(id))?;
+        match (found, self.failure()) {
+            // What was being written when the engine failed may be found when it is opened
+            // anew: until then nobody can say that a commit has not taken effect.
+            (None, Some(failure)) => Err(failure),
+            (found, _) => Ok(found),
+        }
     }
 }
 

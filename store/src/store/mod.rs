@@ -31,7 +31,7 @@ use self::status::Counters;
 use self::time::Sampler;
 use self::view::View;
 use crate::env::{Deadline, Env};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::keys;
 use crate::format::records::{FormatRecord, decode_incarnation, encode_incarnation};
 use crate::kv::Kv;
@@ -139,6 +139,12 @@ impl Store {
     pub fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);
         Ok(self.kv.close()?)
+    }
+
+    /// Why the store takes no commits any more, until it is opened anew. Reads go on.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        self.kv.failure().map(Error::from)
     }
 
     fn is_closed(&self) -> bool {

@@ -88,11 +88,14 @@ impl Store {
         if let Some(bytes) = self.kv.disk_bytes() {
             numbers.insert("disk_bytes".into(), bytes);
         }
-        let texts = [
+        let failure = self.failure();
+        numbers.insert("failed".into(), u64::from(failure.is_some()));
+        let mut texts = vec![
             ("engine", self.kv.name().to_owned()),
             ("store", self.id.to_string()),
             ("incarnation", self.incarnation.to_string()),
         ];
+        texts.extend(failure.map(|why| ("failure", why.to_string())));
         let texts = texts.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
         StoreStatus { numbers, texts }
     }

@@ -251,10 +251,11 @@ fn after_doubt(error: Error, repeat: Repeat, doubt: bool) -> Error {
         Error::Conflict { .. }
         | Error::IncarnationChanged
         | Error::Pruned { .. }
-        | Error::NotFound { .. } => error,
+        | Error::NotFound { .. }
+        | Error::OutcomeUnknown { .. } => error,
         _ if doubt => {
             tracing::debug!(%error, %id, "the commit's outcome is not known");
-            Error::OutcomeUnknown { id }
+            Error::OutcomeUnknown { id, why: error.to_string() }
         }
         _ => error,
     }

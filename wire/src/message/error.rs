@@ -28,8 +28,8 @@ pub(super) fn put(w: &mut Writer, error: &Error) {
         Error::ReadOnly { what } => put_text(w.u8(6), what),
         Error::Unavailable { what } => put_text(w.u8(7), what),
         Error::Timeout { after } => field::put_duration(w.u8(8), *after),
-        Error::OutcomeUnknown { id } => {
-            w.u8(9).bytes(&id.to_bytes());
+        Error::OutcomeUnknown { id, why } => {
+            put_text(w.u8(9).bytes(&id.to_bytes()), why);
         }
         Error::TooLarge { what, size, limit } => {
             put_text(w.u8(10), what);
@@ -62,6 +62,7 @@ pub(super) fn put(w: &mut Writer, error: &Error) {
             put_two(w.u8(25), setting, value);
             put_text(w, allowed);
         }
+        Error::DiskFull { what } => put_text(w.u8(26), what),
     }
 }
 
@@ -85,7 +86,7 @@ pub(super) fn get(r: &mut Reader<'_>) -> Result<Error> {
         6 => Error::ReadOnly { what: text(r)? },
         7 => Error::Unavailable { what: text(r)? },
         8 => Error::Timeout { after: field::duration(r)? },
-        9 => Error::OutcomeUnknown { id: r.array().map(CommitId::from_bytes)? },
+        9 => Error::OutcomeUnknown { id: r.array().map(CommitId::from_bytes)?, why: text(r)? },
         10 => Error::TooLarge { what: text(r)?, size: r.u64()?, limit: r.u64()? },
         11 => Error::Corrupt { what: text(r)? },
         12 => Error::FormatVersion { what: text(r)?, found: r.u32()?, known: r.u32()? },
@@ -102,6 +103,7 @@ pub(super) fn get(r: &mut Reader<'_>) -> Result<Error> {
         23 => Error::Unsupported { what: text(r)? },
         24 => Error::Io { what: text(r)? },
         25 => Error::InvalidSetting { setting: text(r)?, value: text(r)?, allowed: text(r)? },
+        26 => Error::DiskFull { what: text(r)? },
         other => return Err(r.corrupt(&format!("an error of unknown code {other}"))),
     })
 }
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     /// One of every variant. The match in `put` is exhaustive; that none is missing here
-    /// is seen by the codes, which are 1 to 25 without a gap.
+    /// is seen by the codes, which are 1 to 26 without a gap.
     fn samples() -> Vec<Error> {
         let s = || "grün \"x\"".to_owned();
         vec![
@@ -135,7 +137,7 @@ mod tests {
             Error::ReadOnly { what: s() },
             Error::Unavailable { what: s() },
             Error::Timeout { after: Duration::new(10, 5) },
-            Error::OutcomeUnknown { id: CommitId::from_bytes([9; 16]) },
+            Error::OutcomeUnknown { id: CommitId::from_bytes([9; 16]), why: s() },
             Error::TooLarge { what: s(), size: 5, limit: 4 },
             Error::Corrupt { what: s() },
             Error::FormatVersion { what: s(), found: 2, known: 1 },
@@ -152,6 +154,7 @@ mod tests {
             Error::Unsupported { what: s() },
             Error::Io { what: s() },
             Error::InvalidSetting { setting: s(), value: "v".into(), allowed: "a".into() },
+            Error::DiskFull { what: s() },
         ]
     }
 

@@ -20,8 +20,7 @@ pub(super) fn guarded<T>(what: &str, call: impl FnOnce() -> fjall::Result<T>) ->
 pub(super) fn kv_error(what: &str, error: &fjall::Error) -> KvError {
     use fjall::Error as Fjall;
     match error {
-        Fjall::Io(e) => KvError::Io { what: format!("{what}: {e}") },
-        Fjall::Storage(LsmError::Io(e)) => KvError::Io { what: format!("{what}: {e}") },
+        Fjall::Io(e) | Fjall::Storage(LsmError::Io(e)) => KvError::of_io(what, e),
         Fjall::Poisoned => {
             KvError::Io { what: format!("{what}: the engine stopped after a failed write") }
         }

@@ -47,6 +47,11 @@ impl Spaces {
         Ok(self.records.is_empty()? && self.bulk.is_empty()?)
     }
 
+    /// Full write buffers that wait to be written out, of the keyspace that has most.
+    pub(super) fn waiting_buffers(&self) -> usize {
+        self.records.sealed_memtable_count().max(self.bulk.sealed_memtable_count())
+    }
+
     /// Where `key` is kept.
     pub(super) fn of(&self, key: &[u8]) -> &Keyspace {
         if key.first() == Some(&BULK) { &self.bulk } else { &self.records }

@@ -21,6 +21,8 @@ struct Ordered {
     begun: AtomicU32,
     durabilities: Mutex<Vec<Durability>>,
     reserved: Mutex<Vec<u64>>,
+    /// What reserving answers, where it is to fail.
+    refuses: Mutex<Option<KvError>>,
 }
 
 impl Storage for Ordered {
@@ -50,7 +52,7 @@ impl Storage for Ordered {
 
     fn reserve(&self, bound: u64) -> KvResult<()> {
         lock(&self.reserved).push(bound);
-        Ok(())
+        lock(&self.refuses).clone().map_or(Ok(()), Err)
     }
 }
 
@@ -65,6 +67,7 @@ fn engine() -> (TestEngine, mpsc::Sender<Order>) {
         begun: AtomicU32::new(0),
         durabilities: Mutex::default(),
         reserved: Mutex::default(),
+        refuses: Mutex::default(),
     };
     (Group::over(storage, Env::system(), Version::ZERO, 0, WINDOW_BYTES), send)
 }
@@ -187,25 +190,47 @@ fn a_deadline_ends_the_wait_and_says_what_is_known() {
 
 #[test]
 fn a_failed_write_ends_the_engine_with_its_cause() {
-    let disk = || KvError::Io { what: "disk on fire".into() };
-    for (order, answer) in [
-        (Order::Fail(ApplyError::Unknown(disk())), KvError::UnknownResult),
-        (Order::Fail(ApplyError::Nothing(disk())), disk()),
+    let fire = || KvError::Io { what: "disk on fire".into() };
+    let full = || KvError::DiskFull { what: "no room".into() };
+    for (order, answer, cause) in [
+        (ApplyError::Unknown(fire()), KvError::UnknownResult, fire()),
+        (ApplyError::Nothing(fire()), fire(), fire()),
+        (ApplyError::Unknown(full()), KvError::UnknownResult, full()),
+        (ApplyError::Nothing(full()), full(), full()),
     ] {
         let (engine, orders) = engine();
         orders.send(Order::Apply).unwrap();
         write(&engine, "before").unwrap();
-        orders.send(order).unwrap();
+        assert_eq!(engine.failure(), None);
+        orders.send(Order::Fail(order)).unwrap();
         assert_eq!(write(&engine, "at"), Err(answer));
-        let Err(KvError::Unavailable { what }) = write(&engine, "after") else {
-            panic!("must be unavailable");
-        };
-        assert!(what.contains("disk on fire"), "{what}");
+        let after = write(&engine, "after").unwrap_err();
+        assert_eq!(after, cause.lasting());
+        assert_eq!(engine.failure().as_ref(), Some(&after));
+        assert!(!retry::retryable(&after), "nobody waits for it");
         assert_eq!(begun(&engine), 2, "G5");
         assert!(has(&engine, "before") && !has(&engine, "after"), "reads go on");
-        let closed = engine.close();
-        assert!(matches!(closed, Err(KvError::Unavailable { .. })), "no mark of a clean end");
+        assert_eq!(engine.close(), Err(after), "no mark of a clean end");
     }
+}
+
+#[test]
+fn versions_that_cannot_be_reserved_end_the_engine() {
+    let (engine, orders) = engine();
+    drop(orders);
+    let full = KvError::DiskFull { what: "no room".into() };
+    *lock(&engine.storage.refuses) = Some(full.clone());
+    assert_eq!(write(&engine, "first"), Err(full.clone()));
+    assert_eq!(write(&engine, "second"), Err(full.lasting()));
+    assert_eq!(begun(&engine), 0);
+}
+
+#[test]
+fn an_engine_that_was_closed_has_not_failed() {
+    let (engine, _orders) = engine();
+    engine.close().unwrap();
+    assert_eq!(engine.failure(), None);
+    assert!(matches!(write(&engine, "late"), Err(KvError::Unavailable { .. })));
 }
 
 #[test]
@@ -219,7 +244,7 @@ fn a_panic_in_a_write_leaves_nobody_waiting() {
         orders.send(Order::Panic).unwrap();
         assert_eq!(first.join().unwrap(), Err(KvError::UnknownResult));
         let second = second.join().unwrap();
-        assert!(matches!(second, Err(KvError::Unavailable { .. })), "{second:?}");
+        assert!(matches!(second, Err(KvError::Io { .. })), "{second:?}");
     });
     assert!(!lock(&engine.queue).led, "G4");
 }
@@ -229,7 +254,7 @@ fn a_panic_in_the_hook_ends_the_engine_before_anything_is_written() {
     let (engine, _orders) = engine();
     engine.set_batch_hook(Box::new(|_| panic!("on purpose")));
     assert_eq!(write(&engine, "a"), Err(KvError::UnknownResult));
-    assert!(matches!(write(&engine, "b"), Err(KvError::Unavailable { .. })));
+    assert!(matches!(write(&engine, "b"), Err(KvError::Io { .. })));
     assert_eq!(begun(&engine), 0);
 }
 

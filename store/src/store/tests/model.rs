@@ -308,7 +308,7 @@ impl Run {
                 assert_eq!(self.found(request), None);
                 None
             }
-            Err(Error::OutcomeUnknown { id }) => {
+            Err(Error::OutcomeUnknown { id, .. }) => {
                 assert_eq!(id, request.id);
                 let found = self.found(request);
                 assert!(found.is_none() || !conflict);

@@ -1,0 +1,158 @@
+//! A disk that is full, and has space again: on a file system of its own, in memory.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use interleaf_store::Error;
+use interleaf_store::api::{Backend, CreateState};
+use interleaf_store::env::Env;
+use interleaf_store::types::{CommitId, DatabaseName, Version};
+
+use crate::http::get;
+use crate::support::{Database, LIMIT, Server, client, deadline, page};
+
+/// Size of the file system; what the filler leaves of it is soon used up.
+const DISK: &str = "160m";
+
+/// Bytes of a page, the largest there is, so that a disk is soon full.
+const PAGE: usize = 65_536;
+
+/// A server whose store has a file system of its own, which only it sees.
+struct Confined {
+    server: Server,
+    store: PathBuf,
+    url: String,
+    http: String,
+}
+
+/// `None` where this user may not mount.
+fn confined(dir: &Path) -> Option<Confined> {
+    let may = Command::new("unshare")
+        .args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
+        .stderr(Stdio::null())
+        .status();
+    if !may.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: mounting a file system needs root and unshare");
+        return None;
+    }
+    let store = dir.join("store");
+    std::fs::create_dir(&store).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (url, http) = (format!("unix:{}/s.sock", dir.display()), format!("127.0.0.1:{port}"));
+    let mount = format!("mount -t tmpfs -o size={DISK} tmpfs \"$0\" && exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &mount]).arg(&store);
+    command.arg(env!("CARGO_BIN_EXE_interleaf")).args(["serve", "--store"]);
+    command.arg(format!("dir:{}", store.display()));
+    command.args(["--listen", &url, "--http", &http]).env_remove("INTERLEAF_STORE");
+    Some(Confined { server: Server::run(command).unwrap(), store, url, http })
+}
+
+impl Confined {
+    /// The store's directory as the server sees it.
+    fn inside(&self) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.server.pid()));
+        root.join(self.store.strip_prefix("/").unwrap())
+    }
+
+    fn fill(&self) {
+        let mut filler = std::fs::File::create(self.inside().join("filler")).unwrap();
+        let error = (0..10_000).find_map(|_| filler.write_all(&[1; PAGE]).err()).unwrap();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.inside().join("filler")).unwrap();
+    }
+}
+
+/// A page that nothing makes smaller.
+fn noise() -> Bytes {
+    let seeds = (0..PAGE / 64).flat_map(|_| Env::system().random::<64>().unwrap());
+    seeds.collect::<Vec<_>>().into()
+}
+
+/// Commits until one fails; those that were acknowledged, and how the next one failed.
+fn commit_until_full(
+    client: &dyn Backend,
+    database: &Database<'_>,
+) -> (Vec<(CommitId, Version)>, CommitId, Error) {
+    let mut done = Vec::new();
+    for _ in 0..10_000 {
+        let commit = database.change(vec![(page(2), noise())]);
+        match client.commit(&commit, deadline()) {
+            Ok(reply) => done.push((commit.id, reply.version)),
+            Err(error) => return (done, commit.id, error),
+        }
+    }
+    panic!("the disk is never full");
+}
+
+#[test]
+fn a_full_disk_is_said_at_once_and_got_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(confined) = confined(dir.path()) else { return };
+    let pid = confined.server.pid();
+    let client = client(&confined.url);
+    let database = Database::open(&*client, "app");
+    let first = database.change(vec![(page(2), noise()), (page(3), noise())]);
+    client.commit(&first, deadline()).unwrap();
+    confined.fill();
+    let (mut done, unknown, error) = commit_until_full(&*client, &database);
+    assert!(error.to_string().contains("disk is full"), "{error}");
+    assert!(
+        matches!(error, Error::OutcomeUnknown { id, .. } if id == unknown)
+            || matches!(error, Error::DiskFull { .. }),
+        "{error}"
+    );
+
+    // Whatever writes is told; whatever reads goes on.
+    let later = database.change(vec![(page(3), noise())]);
+    let error = client.commit(&later, deadline()).unwrap_err();
+    assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+    let name = DatabaseName::new("other").unwrap();
+    let error = client.create(&name, CreateState::Ready, deadline()).unwrap_err();
+    assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+    let error = client.find_commit(unknown, deadline()).unwrap_err();
+    assert!(matches!(error, Error::DiskFull { .. }), "not known yet, not no: {error}");
+    let last = done.last().map_or(first.id, |(id, _)| *id);
+    assert!(client.find_commit(last, deadline()).unwrap().is_some());
+    database.text(2);
+    let health = get(&confined.http, "/healthz");
+    assert!(health.starts_with("HTTP/1.1 503") && health.contains("disk is full"), "{health}");
+    let status = client.status(deadline()).unwrap();
+    assert!(status.texts["failure"].contains("disk is full"), "{status:?}");
+    assert_eq!(status.numbers["failed"], 1);
+
+    confined.make_room();
+    let until = Env::system().deadline(LIMIT);
+    let (id, version) = loop {
+        let commit = database.change(vec![(page(3), noise())]);
+        match client.commit(&commit, deadline()) {
+            Ok(reply) => break (commit.id, reply.version),
+            // Still the old one; or the new one, begun in the old one.
+            Err(Error::DiskFull { .. } | Error::IncarnationChanged) => {}
+            Err(error) => panic!("{error}"),
+        }
+        Env::system().remaining(until).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    done.push((id, version));
+    for (id, version) in &done {
+        assert_eq!(client.find_commit(*id, deadline()).unwrap(), Some(*version), "acknowledged");
+    }
+    // Now it can be told, and stays so.
+    let found = client.find_commit(unknown, deadline()).unwrap();
+    assert!(found.is_none_or(|found| found < version));
+    assert_eq!(client.find_commit(later.id, deadline()).unwrap(), None, "certainly refused");
+    assert!(get(&confined.http, "/healthz").starts_with("HTTP/1.1 200"));
+    assert_eq!(client.status(deadline()).unwrap().numbers["failed"], 0);
+    assert_eq!(confined.server.pid(), pid);
+    let (code, said) = confined.server.stop();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("starting over"), "{said}");
+}
