@@ -215,7 +215,7 @@ fn clients_get_over_a_server_killed_and_started_again() {
 }
 
 /// Commits to a page of its own until told to stop; the commits acknowledged.
-fn write_until(
+pub fn write_until(
     url: &str,
     number: u32,
     stop: &AtomicBool,

@@ -174,6 +174,8 @@ impl Client {
         let mut all = Vec::new();
         for round in 0..2 {
             match self.connect_any(deadline) {
+                // Nobody wants to read the same twice.
+                Err(Broken::Lost(what)) if all.contains(&what) => {}
                 Err(Broken::Lost(what)) => all.push(what),
                 done => return done,
             }
@@ -246,7 +248,14 @@ impl Client {
 /// an answer that the store gives after it looked for the commit's id says that there was
 /// none.
 fn after_doubt(error: Error, repeat: Repeat, doubt: bool) -> Error {
-    let Repeat::Commit(id) = repeat else { return error };
+    match repeat {
+        Repeat::Commit(id) => commit_error(error, id, doubt),
+        Repeat::Freely | Repeat::Never => error,
+    }
+}
+
+/// The same for the commit `id`.
+pub(crate) fn commit_error(error: Error, id: CommitId, doubt: bool) -> Error {
     match error {
         Error::Conflict { .. }
         | Error::IncarnationChanged

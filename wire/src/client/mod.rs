@@ -26,6 +26,7 @@ use interleaf_store::types::{BranchId, CommitId, DatabaseId, DatabaseName, Store
 use interleaf_store::when::When;
 use interleaf_store::{Error, Result};
 
+pub(crate) use self::call::commit_error;
 use self::call::{Repeat, unexpected};
 pub use self::endpoint::Endpoint;
 use self::pool::Pool;

@@ -3,6 +3,7 @@
 mod autostart;
 mod direct;
 mod directory;
+mod followed;
 mod lock;
 
 #[cfg(test)]
