@@ -184,6 +184,9 @@ pub trait Snapshot: Reads + Send {
     fn version(&self) -> Version;
 }
 
+/// A snapshot, and the answers to some scans of it, in their order.
+pub type Found<'a> = (Box<dyn Snapshot + 'a>, Vec<Vec<Entry>>);
+
 /// A transaction that may be run again: reads are of one moment and conflict, writes are
 /// seen by later reads of the same transaction.
 pub trait Txn: Reads {
@@ -247,6 +250,31 @@ pub trait Kv: Send + Sync + 'static {
     /// # Errors
     /// As [`KvError`].
     fn snapshot(&self, deadline: Deadline) -> KvResult<Box<dyn Snapshot + '_>>;
+
+    /// A snapshot, and what `scans` find in it, in one wait where the engine can.
+    ///
+    /// `_at`, the version of an earlier snapshot, asks for reads of that moment in place of
+    /// now: an engine that still has them saves the question what is newest, any other
+    /// gives reads of now.
+    ///
+    /// # Errors
+    /// As [`KvError`].
+    fn snapshot_with(
+        &self,
+        _at: Option<Version>,
+        scans: &[Scan],
+        deadline: Deadline,
+    ) -> KvResult<Found<'_>> {
+        let snapshot = self.snapshot(deadline)?;
+        let found = snapshot.scan_many(scans)?;
+        Ok((snapshot, found))
+    }
+
+    /// How often this engine waited for something outside the process; what is asked for
+    /// together counts once.
+    fn round_trips(&self) -> u64 {
+        0
+    }
 
     /// Whether [`commit_at`](Self::commit_at) can validate from this version itself; false
     /// for a versionstamp on FoundationDB (rule 1 of the protocol).

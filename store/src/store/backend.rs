@@ -101,6 +101,6 @@ impl Backend for Store {
 
     fn round_trips(&self) -> u64 {
         // The store is in this process; an engine outside of it counts for itself.
-        0
+        self.kv.round_trips()
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Store;
+use super::fetched::Fetched;
 use super::published::{BranchState, Published};
-use super::view::{BranchView, Lineage, View, check_watermark, no_branch};
+use super::view::{BranchView, Lineage, View, branch_scans, check_watermark, log_scan, no_branch};
 use crate::api::{Allocation, BeginReply, BeginRequest, Changes};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
@@ -54,13 +55,7 @@ impl Store {
         deadline: Deadline,
     ) -> Result<BeginReply> {
         let Some(published) = &self.published else {
-            let reads = self.kv.snapshot(deadline)?;
-            let newest = reads.version();
-            let snapshot = request.at.unwrap_or(newest);
-            if snapshot > newest {
-                return Err(beyond(snapshot, newest));
-            }
-            return self.begin_in_engine(request, snapshot, &View(&*reads));
+            return self.begin_shared(request, deadline);
         };
         let quick = self.with_branch(published, request.branch, deadline, |newest, state| {
             self.begin_in_memory(request, newest, state)
@@ -72,6 +67,25 @@ impl Store {
                 self.begin_in_engine(request, snapshot, &View(&*reads))
             }
         }
+    }
+
+    /// Where others write too: everything is read, in one wait as a rule.
+    fn begin_shared(&self, request: &BeginRequest, deadline: Deadline) -> Result<BeginReply> {
+        let up_to = request.at.unwrap_or(Version::MAX);
+        let mut scans = branch_scans(request.branch, up_to);
+        if let Some(known) = self.known_version(request, up_to) {
+            scans.push(log_scan(request.branch, known, up_to));
+        }
+        scans.extend(self.sampler.look());
+        let reads = Fetched::take(&*self.kv, request.at, scans, deadline)?;
+        let view = View(&reads);
+        self.sampler.seen(&view)?;
+        let newest = reads.version();
+        let snapshot = request.at.unwrap_or(newest);
+        if snapshot > newest {
+            return Err(beyond(snapshot, newest));
+        }
+        self.begin_in_engine(request, snapshot, &view)
     }
 
     fn begin_in_memory(
@@ -112,7 +126,11 @@ impl Store {
         }
         check_watermark(snapshot, watermark)?;
         let head = view.head_at(&lineage, snapshot)?;
-        let (_, allocation) = view.allocation_at(&lineage, snapshot)?;
+        let (made, allocation) = view.allocation_at(&lineage, snapshot)?;
+        let lineage = Arc::new(lineage);
+        if self.published.is_none() {
+            self.remembered.note(request.branch, &lineage, snapshot, (made, allocation));
+        }
         let changes = match self.known_version(request, snapshot) {
             None => Changes::Unknown,
             Some(known) if known >= head => Changes::Commits(Vec::new()),
@@ -134,6 +152,7 @@ impl Store {
 
     /// Lineage and allocation at a snapshot that was begun with. `reads`, where given, were
     /// taken before this call: what they see was not pruned if the snapshot is not now.
+    /// Without them the caller is about to commit, and memory may answer (R1).
     pub(super) fn basis(
         &self,
         branch: BranchId,
@@ -157,12 +176,19 @@ impl Store {
                 return Ok(Basis { lineage, allocation });
             }
         }
+        if self.published.is_none()
+            && reads.is_none()
+            && let Some(basis) = self.remembered.basis(branch, snapshot)
+        {
+            return Ok(basis);
+        }
         let taken;
         let reads = match reads {
             Some(reads) => reads,
             None => {
-                taken = self.kv.snapshot(deadline)?;
-                &*taken
+                let scans = branch_scans(branch, snapshot);
+                taken = Fetched::take(&*self.kv, None, scans, deadline)?;
+                &taken
             }
         };
         if self.published.is_none() && snapshot > reads.version() {

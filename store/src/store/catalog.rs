@@ -103,8 +103,12 @@ impl Store {
         deadline: Deadline,
         mut body: impl FnMut(&mut dyn Txn) -> Result<Vec<(BranchId, Event)>, TxnError>,
     ) -> Result<Option<Version>> {
+        self.refresh_sampler(deadline)?;
         self.kv.transact(deadline, &mut |txn| {
             let events = body(txn).map_err(engine_failed)?;
+            if self.published.is_none() {
+                txn.mutate(self.sampler.stamped());
+            }
             if let Some(call) = self.on_events(events) {
                 txn.on_publish(call);
             }

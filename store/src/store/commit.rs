@@ -21,16 +21,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Store;
+use super::fetched::{Fetched, point};
 use super::prepare::{Prepared, PreparedPart, check_request, part_writes};
 use super::published::Event;
 use super::retry::Backoff;
-use super::view::{View, no_branch};
+use super::view::{View, log_scan, no_branch};
 use crate::api::{CommitReply, CommitRequest};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
 use crate::format::log::LogRecord;
 use crate::format::{keys, records};
-use crate::kv::{Commit, KvError, OnPublish, Reads};
+use crate::kv::{Commit, KvError, OnPublish, Reads, Scan, Snapshot};
 use crate::types::{CommitId, Version};
 
 /// The heads right before the commit, filled in when it is published.
@@ -161,7 +162,7 @@ impl Store {
             snapshot,
             read_conflicts: prepared.read_conflicts(),
             write_conflicts: prepared.write_conflicts(),
-            mutations: prepared.mutations(),
+            mutations: self.with_sample(prepared.mutations()),
             durability: prepared.request.durability,
             on_publish: self.on_publish(prepared, &previous),
         };
@@ -196,8 +197,9 @@ impl Store {
 
     /// Looks for the commit id and compares the log with what was read.
     fn judge(&self, prepared: &Prepared<'_>, deadline: Deadline) -> Result<Verdict> {
-        let reads = self.kv.snapshot(deadline)?;
-        let view = View(&*reads);
+        let reads = Fetched::take(&*self.kv, None, self.judge_scans(prepared), deadline)?;
+        let view = View(&reads);
+        self.sampler.seen(&view)?;
         if let Some(version) = view.find_commit(prepared.request.id)? {
             return Ok(Verdict::Done(version));
         }
@@ -220,6 +222,18 @@ impl Store {
             })?;
         }
         Ok(Verdict::Clear(now))
+    }
+
+    /// What [`judge`](Self::judge) reads, as far as that is known before.
+    fn judge_scans(&self, prepared: &Prepared<'_>) -> Vec<Scan> {
+        let mut scans = vec![point(keys::commit_id(prepared.request.id))];
+        for part in &prepared.parts {
+            let branch = part.part.branch;
+            scans.extend([keys::branch(branch), keys::watermark(branch)].map(point));
+            scans.push(log_scan(branch, part.lowest_snapshot(), Version::MAX));
+        }
+        scans.extend(self.sampler.look());
+        scans
     }
 
     pub(super) fn find_commit_now(

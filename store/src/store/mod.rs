@@ -2,6 +2,7 @@
 //!
 //! * [`published`] is the memory of an embedded store's only writer: begins cost no read;
 //!   [`view`] is what an engine's reads say, for everything that memory does not.
+//! * [`remembered`] and [`fetched`] save reads of an engine to which others write too.
 //! * [`begin`], [`read`], [`prepare`] with [`commit`], [`stage`], [`catalog`], [`history`],
 //!   [`status`]: one a kind of call; [`backend`] lists them all.
 
@@ -9,10 +10,12 @@ mod backend;
 mod begin;
 mod catalog;
 mod commit;
+mod fetched;
 mod history;
 mod prepare;
 mod published;
 mod read;
+mod remembered;
 mod retry;
 mod stage;
 mod status;
@@ -27,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use self::published::Published;
+use self::remembered::Remembered;
 use self::status::Counters;
 use self::time::Sampler;
 use self::view::View;
@@ -64,6 +68,8 @@ pub struct Store {
     incarnation: Incarnation,
     /// Of an engine whose only writer is this process; `None` where others write too.
     published: Option<Arc<Published>>,
+    /// Of an engine to which others write too.
+    remembered: Remembered,
     sampler: Arc<Sampler>,
     counters: Counters,
     closed: AtomicBool,
@@ -84,7 +90,7 @@ impl Store {
             if let Some(bytes) = reads.get(&keys::format())? {
                 FormatRecord::decode(&bytes)?;
             }
-            Arc::new(Sampler::load(env.clone(), &View(&*reads))?)
+            Arc::new(Sampler::load(env.clone(), kv.exclusive(), &View(&*reads))?)
         };
         let samples = Arc::clone(&sampler);
         kv.set_batch_hook(Box::new(move |version| vec![samples.sample(version)]));
@@ -101,6 +107,7 @@ impl Store {
             id,
             incarnation,
             published,
+            remembered: Remembered::default(),
             sampler,
             counters: Counters::default(),
             closed: AtomicBool::new(false),

@@ -4,13 +4,14 @@ use bytes::Bytes;
 
 use super::Store;
 use super::begin::Basis;
-use super::view::View;
+use super::fetched::Fetched;
+use super::view::{View, branch_scans, page_scan};
 use crate::api::{MAX_READ_PAGES, PageRead, ReadRequest};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
 use crate::format::keys;
 use crate::format::records::{PageRecord, decode_content};
-use crate::kv::Key;
+use crate::kv::{Key, Snapshot};
 use crate::types::{BranchId, ContentHash, PageNumber, PageSize, Version};
 
 /// A page of zeros with its hash.
@@ -55,10 +56,10 @@ impl Store {
         }
         // The engine's snapshot before the watermark: what was not pruned when the watermark
         // is looked at was not pruned in the snapshot either.
-        let reads = self.kv.snapshot(deadline)?;
-        let basis = self.basis(request.branch, request.snapshot, Some(&*reads), deadline)?;
-        let view = View(&*reads);
-        let sources = find(&view, &basis, request)?;
+        let reads = self.reads_for(request, deadline)?;
+        let reads: &dyn Snapshot = &reads;
+        let basis = self.basis(request.branch, request.snapshot, Some(reads), deadline)?;
+        let sources = find(&View(reads), &basis, request)?;
         let wanted: Vec<Key> = sources
             .iter()
             .filter_map(|source| match source {
@@ -86,8 +87,22 @@ impl Store {
     }
 }
 
+impl Store {
+    /// A snapshot for a read. Where others write too, with what is read before the contents:
+    /// the page records, and all that says whether the snapshot may be read.
+    fn reads_for(&self, request: &ReadRequest, deadline: Deadline) -> Result<Fetched<'_>> {
+        if self.published.is_some() {
+            return Ok(Fetched::take(&*self.kv, None, Vec::new(), deadline)?);
+        }
+        let (branch, at) = (request.branch, request.snapshot);
+        let mut scans = branch_scans(branch, at);
+        scans.extend(request.pages.iter().map(|&page| page_scan(branch, page, at)));
+        Ok(Fetched::take(&*self.kv, Some(at), scans, deadline)?)
+    }
+}
+
 fn find(
-    view: &View<'_, dyn crate::kv::Snapshot + '_>,
+    view: &View<'_, dyn Snapshot + '_>,
     basis: &Basis,
     request: &ReadRequest,
 ) -> Result<Vec<Source>> {

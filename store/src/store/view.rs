@@ -10,6 +10,8 @@ use crate::format::records::{self, BranchRow, PageRecord};
 use crate::kv::{Reads, Scan};
 use crate::types::{BranchId, DatabaseId, DomainId, PageNumber, Version};
 
+use super::fetched::{last, point};
+
 /// Deepest chain of parents that is followed; deeper ones are flattened long before.
 pub(super) const MAX_DEPTH: usize = 1024;
 
@@ -70,6 +72,27 @@ pub(super) fn check_watermark(snapshot: Version, watermark: Version) -> Result<(
 
 pub(super) fn no_branch(branch: BranchId) -> Error {
     Error::NotFound { what: format!("branch {branch} (its database was dropped)") }
+}
+
+/// What [`View::branch`], [`View::head_at`] and [`View::allocation_at`] read of a branch
+/// that wrote its own allocation up to `at`: to be fetched together.
+pub(super) fn branch_scans(branch: BranchId, at: Version) -> Vec<Scan> {
+    let allocations = keys::versions_up_to(&keys::allocation_prefix(branch), at);
+    let mut scans: Vec<Scan> =
+        [keys::branch(branch), keys::watermark(branch), keys::head(branch)].map(point).into();
+    scans.push(last(allocations));
+    scans
+}
+
+/// The first that [`View::walk_log`] reads of a branch's own log.
+pub(super) fn log_scan(branch: BranchId, after: Version, up_to: Version) -> Scan {
+    let range = keys::versions(&keys::log_prefix(branch), after, up_to);
+    Scan { range, reverse: false, limit: SCAN_STEP }
+}
+
+/// What [`View::page_records`] reads of pages that the branch itself wrote up to `at`.
+pub(super) fn page_scan(branch: BranchId, page: PageNumber, at: Version) -> Scan {
+    last(keys::versions_up_to(&keys::page_prefix(branch, page), at))
 }
 
 /// Reads of one moment.
@@ -149,8 +172,7 @@ impl<R: Reads + ?Sized> View<'_, R> {
     }
 
     fn last_version(&self, prefix: &[u8], bound: Version) -> Result<Option<crate::kv::Entry>> {
-        let range = keys::versions_up_to(prefix, bound);
-        Ok(self.0.scan(&Scan { range, reverse: true, limit: 1 })?.into_iter().next())
+        Ok(self.0.scan(&last(keys::versions_up_to(prefix, bound)))?.into_iter().next())
     }
 
     /// The newest record of each page up to `at`, in their order.
@@ -166,11 +188,7 @@ impl<R: Reads + ?Sized> View<'_, R> {
             let scans: Vec<Scan> = open
                 .iter()
                 .filter_map(|&index| pages.get(index))
-                .map(|&page| Scan {
-                    range: keys::versions_up_to(&keys::page_prefix(branch, page), bound),
-                    reverse: true,
-                    limit: 1,
-                })
+                .map(|&page| page_scan(branch, page, bound))
                 .collect();
             let answers = self.0.scan_many(&scans)?;
             let mut still_open = Vec::new();

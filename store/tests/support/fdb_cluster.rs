@@ -1,11 +1,13 @@
-//! A FoundationDB cluster of one process, for one test binary.
+//! A FoundationDB cluster on the loopback interface, for one test binary.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::env;
 use std::ffi::OsString;
+use std::fmt::Write;
 use std::fs;
 use std::io;
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +16,13 @@ use tempfile::TempDir;
 
 /// How long the cluster may take until it is available.
 const START_WAIT: Duration = Duration::from_secs(60);
+
+/// How often a cluster is tried to be started: another process may take a port that was
+/// free a moment ago.
+const START_TRIES: usize = 3;
+
+/// Seconds that one command of fdbcli may take.
+const COMMAND_SECONDS: &str = "10";
 
 /// FoundationDB's programs, and a client library that can be opened.
 #[derive(Clone, Debug)]
@@ -42,64 +51,179 @@ impl Tools {
     }
 }
 
-/// A running cluster; gone when dropped.
+/// How many processes a cluster has, and how it keeps data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One process, one copy.
+    Single,
+    /// Three processes, each a coordinator and a failure zone of its own; two copies.
+    ThreeDouble,
+}
+
+impl Shape {
+    const fn processes(self) -> usize {
+        match self {
+            Self::Single => 1,
+            Self::ThreeDouble => 3,
+        }
+    }
+
+    const fn redundancy(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::ThreeDouble => "double",
+        }
+    }
+}
+
+/// A running cluster; gone when dropped, and when the process that started it ends.
 #[derive(Debug)]
 pub struct Cluster {
+    servers: Vec<Server>,
+    tools: Tools,
     dir: TempDir,
-    server: Child,
+}
+
+/// One process of it.
+#[derive(Debug)]
+struct Server {
+    address: SocketAddr,
+    /// `None` while it is dead.
+    process: Option<Child>,
 }
 
 impl Cluster {
-    /// Starts a cluster with an empty database on the loopback interface.
+    /// Starts a cluster of one process with an empty database.
     ///
     /// # Errors
     /// Where a program fails, or the database is not available in time.
     pub fn start(tools: &Tools) -> io::Result<Self> {
-        let dir = tempfile::tempdir()?;
-        // Free a moment ago; another process could take it, and the start would fail.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let address = format!("127.0.0.1:{port}");
-        fs::write(dir.path().join(FILE), format!("test:test@{address}\n"))?;
-        let path = |name: &str| dir.path().join(name);
-        // The shell ends the server when its input ends: also where this process is killed.
-        let server = Command::new("sh")
-            .args(["-c", "\"$@\" & read -r line; kill -9 $!; wait", "sh"])
-            .arg(&tools.server)
-            .args(["-p", &address, "--memory", "4GiB", "--cache-memory", "128MiB"])
-            .arg("-C")
-            .arg(path(FILE))
-            .arg("-d")
-            .arg(path("data"))
-            .arg("-L")
-            .arg(dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let cluster = Self { dir, server };
-        cluster.configure(tools)?;
+        Self::start_as(tools, Shape::Single)
+    }
+
+    /// Starts a cluster with an empty database, and waits until it is available.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_as(tools: &Tools, shape: Shape) -> io::Result<Self> {
+        let mut tries = 1;
+        loop {
+            match Self::try_start(tools, shape) {
+                Err(error) if tries < START_TRIES => {
+                    println!("FoundationDB, try {tries}: {error}");
+                    tries += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_start(tools: &Tools, shape: Shape) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("interleaf-fdb-").tempdir()?;
+        // All are held until the last is chosen, so that they differ.
+        let held = (0..shape.processes())
+            .map(|_| TcpListener::bind("127.0.0.1:0"))
+            .collect::<io::Result<Vec<TcpListener>>>()?;
+        let addresses =
+            held.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<SocketAddr>>>()?;
+        drop(held);
+        let names: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        fs::write(dir.path().join(FILE), format!("test:test@{}\n", names.join(",")))?;
+        let servers =
+            addresses.into_iter().map(|address| Server { address, process: None }).collect();
+        let mut cluster = Self { servers, tools: tools.clone(), dir };
+        cluster.restart()?;
+        cluster.configure(shape)?;
+        cluster.wait()?;
+        if shape != Shape::Single {
+            cluster.settle()?;
+        }
         Ok(cluster)
     }
 
-    fn configure(&self, tools: &Tools) -> io::Result<()> {
+    fn spawn(&self, address: SocketAddr) -> io::Result<Child> {
+        let of_port = |what: &str| format!("{what}{}", address.port());
+        // The shell ends the server when its input ends: also where this process is killed.
+        Command::new("sh")
+            .args(["-c", "\"$@\" & read -r line; kill -9 $!; wait", "sh"])
+            .arg(&self.tools.server)
+            .args(["-p", &address.to_string(), "--memory", "4GiB", "--cache-memory", "128MiB"])
+            .args(["--locality-zoneid", &of_port("zone"), "--locality-machineid", &of_port("m")])
+            .arg("-C")
+            .arg(self.file())
+            .arg("-d")
+            .arg(self.dir.path().join(of_port("data")))
+            .arg("-L")
+            .arg(self.dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+    }
+
+    fn configure(&mut self, shape: Shape) -> io::Result<()> {
+        let line = format!("configure new {} ssd", shape.redundancy());
+        // A second attempt may find that the first one worked after all.
+        self.command(&line, &["Database created", "already exists"])
+    }
+
+    /// Waits until the database can be used.
+    ///
+    /// # Errors
+    /// Where that takes too long.
+    pub fn wait(&mut self) -> io::Result<()> {
+        self.command("status minimal", &["The database is available"])
+    }
+
+    /// Waits until the cluster has stopped to move its roles among its processes, each move
+    /// being a recovery, in which commits have unknown results.
+    fn settle(&self) -> io::Result<()> {
+        const CALM: Duration = Duration::from_secs(3);
         let begun = Instant::now();
-        loop {
-            let output = Command::new(&tools.cli)
-                .arg("-C")
-                .arg(self.file())
-                .args(["--timeout", "20", "--exec", "configure new single ssd"])
-                .stdin(Stdio::null())
-                .output()?;
-            let text = String::from_utf8_lossy(&output.stdout);
-            // A second attempt may find that the first one worked after all.
-            if text.contains("Database created") || text.contains("already exists") {
+        let (mut generation, mut since) = (self.generation()?, begun);
+        while since.elapsed() < CALM {
+            if begun.elapsed() > START_WAIT {
+                return Err(io::Error::other("the cluster does not come to rest"));
+            }
+            thread::sleep(Duration::from_millis(250));
+            let now = self.generation()?;
+            if now != generation {
+                (generation, since) = (now, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// How many recoveries there have been, as the cluster tells it.
+    fn generation(&self) -> io::Result<String> {
+        let output = fdbcli(&self.tools, &self.file(), "status json").output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let number = text.split("\"generation\" :").nth(1).unwrap_or_default();
+        Ok(number.trim_start().chars().take_while(char::is_ascii_digit).collect())
+    }
+
+    /// Runs a command of fdbcli until it answers one of `wanted`.
+    fn command(&mut self, line: &str, wanted: &[&str]) -> io::Result<()> {
+        let begun = Instant::now();
+        let mut said = String::new();
+        while begun.elapsed() < START_WAIT {
+            for server in &mut self.servers {
+                if let Some(process) = &mut server.process
+                    && let Some(status) = process.try_wait()?
+                {
+                    write!(said, " ({} ended: {status})", server.address)
+                        .map_err(io::Error::other)?;
+                    return Err(io::Error::other(format!("{line}: {said}")));
+                }
+            }
+            let output = fdbcli(&self.tools, &self.file(), line).output()?;
+            said = String::from_utf8_lossy(&output.stdout).into_owned();
+            if wanted.iter().any(|wanted| said.contains(wanted)) {
                 return Ok(());
             }
-            if begun.elapsed() > START_WAIT {
-                return Err(io::Error::other(format!("the cluster does not start: {text}")));
-            }
-            thread::sleep(Duration::from_millis(200));
+            thread::sleep(Duration::from_millis(100));
         }
+        Err(io::Error::other(format!("{line}: not in {START_WAIT:?}: {said}")))
     }
 
     /// The cluster file.
@@ -108,14 +232,50 @@ impl Cluster {
         self.dir.path().join(FILE)
     }
 
-    /// Stops the server as kill -9 does.
+    /// Stops all servers as kill -9 does.
     ///
     /// # Errors
     /// Where the system refuses.
     pub fn kill(&mut self) -> io::Result<()> {
-        drop(self.server.stdin.take());
-        self.server.wait().map(drop)
+        (0..self.servers.len()).try_for_each(|index| self.kill_one(index))
     }
+
+    /// Stops one server as kill -9 does.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn kill_one(&mut self, index: usize) -> io::Result<()> {
+        let process = self.servers.get_mut(index).and_then(|server| server.process.take());
+        let Some(mut process) = process else { return Ok(()) };
+        drop(process.stdin.take());
+        process.wait().map(drop)
+    }
+
+    /// Starts all servers that are dead.
+    ///
+    /// # Errors
+    /// Where one cannot be started.
+    pub fn restart(&mut self) -> io::Result<()> {
+        for index in 0..self.servers.len() {
+            let Some(Server { address, process: None }) = self.servers.get(index) else { continue };
+            let process = self.spawn(*address)?;
+            if let Some(server) = self.servers.get_mut(index) {
+                server.process = Some(process);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fdbcli(tools: &Tools, file: &Path, line: &str) -> Command {
+    let mut command = Command::new(&tools.cli);
+    command
+        .arg("-C")
+        .arg(file)
+        .args(["--timeout", COMMAND_SECONDS, "--exec", line])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    command
 }
 
 /// Name of the cluster file within the cluster's directory.
@@ -123,6 +283,8 @@ const FILE: &str = "fdb.cluster";
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let _ = self.kill();
+        if let Err(error) = self.kill() {
+            println!("FoundationDB could not be stopped: {error}");
+        }
     }
 }

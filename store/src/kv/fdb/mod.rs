@@ -11,7 +11,7 @@ mod wait;
 mod writes;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use foundationdb::options::{ConflictRangeType, TransactionOption};
@@ -24,7 +24,8 @@ use self::wait::{remaining, wait};
 use super::conflict::point;
 use super::txn::Overlay;
 use super::{
-    BatchHook, Commit, KeyRange, Kv, KvError, KvResult, Limits, Snapshot, TxnBody, TxnError, retry,
+    BatchHook, Commit, Entry, Found, KeyRange, Kv, KvError, KvResult, Limits, Scan, Snapshot,
+    TxnBody, TxnError, retry,
 };
 use crate::env::{Deadline, Env};
 use crate::error::{Error, Result};
@@ -40,6 +41,10 @@ const LIMITS: Limits = Limits {
     transaction_age_ms: Some(4_000),
 };
 
+/// Read versions that lie further back than this behind the newest one known are not asked
+/// for again: FoundationDB counts a million a second, and keeps about 5 s of them.
+const KEPT_VERSIONS: u64 = 4_000_000;
+
 /// How long the estimate of the store's size may take.
 const ESTIMATE_WAIT: Duration = Duration::from_secs(1);
 
@@ -50,6 +55,9 @@ pub struct FdbKv {
     space: Space,
     env: Env,
     closed: AtomicBool,
+    /// The newest read version that was answered here.
+    newest: AtomicU64,
+    round_trips: AtomicU64,
 }
 
 impl FdbKv {
@@ -82,8 +90,14 @@ impl FdbKv {
         tracing::debug!(library = %client.loaded.library.display(), version = client.version,
             "FoundationDB's client library");
         let database = Database::from_path(path).map_err(|error| of_file(&error))?;
-        let closed = AtomicBool::new(false);
-        Ok(Self { database: Some(database), space: Space::new(prefix), env, closed })
+        Ok(Self {
+            database: Some(database),
+            space: Space::new(prefix),
+            env,
+            closed: AtomicBool::new(false),
+            newest: AtomicU64::new(0),
+            round_trips: AtomicU64::new(0),
+        })
     }
 
     /// Whether anything may be asked: the store is open, and this process is the one that
@@ -109,6 +123,49 @@ impl FdbKv {
         Ok(transaction)
     }
 
+    /// Counts a wait for the cluster. Everything that was sent before it is part of it.
+    fn count_wait(&self) {
+        self.round_trips.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The read version that `version` was a snapshot at, where FoundationDB may still have
+    /// it. One that nobody was ever given is not: to read there would be to wait for it.
+    fn recent(&self, version: Version) -> Option<i64> {
+        let newest = self.newest.load(Ordering::Relaxed);
+        let commit = version.commit();
+        let kept = self.validates(version)
+            && (newest.saturating_sub(KEPT_VERSIONS)..=newest).contains(&commit);
+        kept.then(|| i64::try_from(commit).ok()).flatten()
+    }
+
+    /// The scans at a read version, or now.
+    fn scan_at(
+        &self,
+        at: Option<i64>,
+        scans: &[Scan],
+        deadline: Deadline,
+    ) -> KvResult<(FdbSnapshot<'_>, Vec<Vec<Entry>>)> {
+        let transaction = self.plain_transaction()?;
+        if let Some(at) = at {
+            transaction.set_read_version(at);
+        }
+        // All is sent before the first wait: the client library sends the reads as soon as
+        // it has the read version, and so one wait is enough.
+        let asked = transaction.get_read_version();
+        let reader = Reader { kv: self, transaction: &transaction, deadline };
+        let sent = reader.send_scans(scans)?;
+        self.count_wait();
+        let asked = wait(asked, deadline, &*self.env.clock)?;
+        let found = reader.finish_scans(sent)?;
+        let read_version = asked.map_err(Self::read_error)?;
+        let commit = u64::try_from(read_version).map_err(|_| KvError::Corrupt {
+            what: format!("FoundationDB answered the read version {read_version}"),
+        })?;
+        self.newest.fetch_max(commit, Ordering::Relaxed);
+        let version = Version::new(commit, Version::BATCH_ALL);
+        Ok((FdbSnapshot { kv: self, transaction, version, deadline }, found))
+    }
+
     fn read_error(error: FdbError) -> KvError {
         engine_error(error, During::Read, 0, LIMITS)
     }
@@ -120,6 +177,7 @@ impl FdbKv {
         let unknown = |_| KvError::UnknownResult;
         // Asked for before the commit, as FoundationDB wants it, and ready with it.
         let stamp = transaction.get_versionstamp();
+        self.count_wait();
         let committed = wait(transaction.commit(), deadline, clock).map_err(unknown)?;
         let _committed =
             committed.map_err(|failed| engine_error(*failed, During::Commit, size, LIMITS))?;
@@ -190,14 +248,27 @@ impl Kv for FdbKv {
     }
 
     fn snapshot(&self, deadline: Deadline) -> KvResult<Box<dyn Snapshot + '_>> {
-        let transaction = self.plain_transaction()?;
-        let asked = wait(transaction.get_read_version(), deadline, &*self.env.clock)?;
-        let read_version = asked.map_err(Self::read_error)?;
-        let commit = u64::try_from(read_version).map_err(|_| KvError::Corrupt {
-            what: format!("FoundationDB answered the read version {read_version}"),
-        })?;
-        let version = Version::new(commit, Version::BATCH_ALL);
-        Ok(Box::new(FdbSnapshot { kv: self, transaction, version, deadline }))
+        Ok(Box::new(self.scan_at(None, &[], deadline)?.0))
+    }
+
+    fn snapshot_with(
+        &self,
+        at: Option<Version>,
+        scans: &[Scan],
+        deadline: Deadline,
+    ) -> KvResult<Found<'_>> {
+        if let Some(at) = at.and_then(|at| self.recent(at)) {
+            match self.scan_at(Some(at), scans, deadline) {
+                Err(KvError::TooOld) => {}
+                answer => return answer.map(|(snapshot, found)| (Box::new(snapshot) as _, found)),
+            }
+        }
+        let (snapshot, found) = self.scan_at(None, scans, deadline)?;
+        Ok((Box::new(snapshot), found))
+    }
+
+    fn round_trips(&self) -> u64 {
+        self.round_trips.load(Ordering::Relaxed)
     }
 
     /// A versionstamp is within its batch, and FoundationDB validates from whole ones.

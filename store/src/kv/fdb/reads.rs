@@ -2,6 +2,7 @@
 //! FoundationDB's sense: see [`space`](super::space).
 
 use std::future::Future;
+use std::pin::Pin;
 
 use bytes::Bytes;
 use foundationdb::options::StreamingMode;
@@ -12,6 +13,12 @@ use super::FdbKv;
 use super::wait::wait;
 use crate::env::Deadline;
 use crate::types::Version;
+
+/// The first part of a scan, on its way.
+type FirstPart = Pin<Box<dyn Future<Output = FdbResult<FdbValues>> + Send>>;
+
+/// A scan that was sent; `None` for one that can find nothing.
+pub(super) type Sent = Option<(RangeOption<'static>, FirstPart)>;
 
 /// Reads of `transaction`, until the deadline.
 #[derive(Clone, Copy)]
@@ -29,6 +36,7 @@ impl Reader<'_> {
 
     pub(super) fn get(&self, key: &[u8]) -> KvResult<Option<Bytes>> {
         self.kv.usable()?;
+        self.kv.count_wait();
         let value = self.wait(self.transaction.get(&self.kv.space.key(key), true))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
@@ -37,22 +45,30 @@ impl Reader<'_> {
         self.kv.usable()?;
         let gets = keys.iter().map(|key| self.transaction.get(&self.kv.space.key(key), true));
         let sent: Vec<_> = gets.collect();
+        self.kv.count_wait();
         sent.into_iter()
             .map(|get| Ok(self.wait(get)?.map(|value| Bytes::copy_from_slice(&value))))
             .collect()
     }
 
     pub(super) fn scan_many(&self, scans: &[Scan]) -> KvResult<Vec<Vec<Entry>>> {
+        let sent = self.send_scans(scans)?;
+        self.kv.count_wait();
+        self.finish_scans(sent)
+    }
+
+    /// Asks for the first part of each scan.
+    pub(super) fn send_scans(&self, scans: &[Scan]) -> KvResult<Vec<Sent>> {
         self.kv.usable()?;
-        let sent: Vec<_> = scans
-            .iter()
-            .map(|scan| {
-                self.options(scan).map(|options| {
-                    let first = self.transaction.get_range(&options, 1, true);
-                    (options, first)
-                })
-            })
-            .collect();
+        let send = |options: RangeOption<'static>| {
+            let first = self.transaction.get_range(&options, 1, true);
+            (options, Box::pin(first) as FirstPart)
+        };
+        Ok(scans.iter().map(|scan| self.options(scan).map(send)).collect())
+    }
+
+    /// Waits for what was sent, and for what more of it there is.
+    pub(super) fn finish_scans(&self, sent: Vec<Sent>) -> KvResult<Vec<Vec<Entry>>> {
         sent.into_iter()
             .map(|scan| match scan {
                 Some((options, first)) => self.finish(options, first),
@@ -91,6 +107,7 @@ impl Reader<'_> {
                 Some(next) => options = next,
                 None => break,
             }
+            self.kv.count_wait();
             values = self.wait(self.transaction.get_range(&options, part, true))?;
         }
         Ok(entries)

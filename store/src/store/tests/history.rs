@@ -14,7 +14,16 @@ use crate::when::When;
 
 /// A store on a clock that moves when it is told to.
 fn timed() -> (Arc<SimEngine>, Arc<Store>) {
-    let engine = Arc::new(SimEngine::new(1, FaultPlan::NONE));
+    over(SimEngine::new(1, FaultPlan::NONE))
+}
+
+/// One to which nobody else writes, and one to which others could.
+fn both_timed() -> [(Arc<SimEngine>, Arc<Store>); 2] {
+    [timed(), over(SimEngine::shared(1, FaultPlan::NONE))]
+}
+
+fn over(engine: SimEngine) -> (Arc<SimEngine>, Arc<Store>) {
+    let engine = Arc::new(engine);
     let options = StoreOptions { env: engine.env(), memory_bytes: 0 };
     let store = Store::open(Arc::clone(&engine) as _, options).unwrap();
     (engine, store)
@@ -26,12 +35,17 @@ fn resolve(store: &Store, branch: BranchId, when: When) -> Result<Version, Error
 
 #[test]
 fn a_time_means_what_was_current_then() {
-    let (engine, store) = timed();
+    for (engine, store) in both_timed() {
+        check_times(&engine, &store);
+    }
+}
+
+fn check_times(engine: &SimEngine, store: &Arc<Store>) {
     let clock = engine.clock();
     let now = || clock.unix_micros();
     clock.advance(Duration::from_secs(3600));
     let before_creation = now() - 1_800_000_000;
-    let db = Db::open(&store, "app");
+    let db = Db::open(store, "app");
     clock.advance(Duration::from_secs(60));
     let empty_time = now();
     clock.advance(Duration::from_secs(60));
@@ -41,7 +55,7 @@ fn a_time_means_what_was_current_then() {
     let second = db.put(&[(1, 2)]);
     clock.advance(Duration::from_secs(60));
 
-    let at = |when| resolve(&store, db.open.branch, when);
+    let at = |when| resolve(store, db.open.branch, when);
     assert_eq!(at(When::Time(first_time)).unwrap(), first);
     assert_eq!(at(When::Time(first_time + 300_000_000)).unwrap(), first);
     assert_eq!(at(When::Ago(Duration::from_secs(61))).unwrap(), first);
@@ -67,17 +81,24 @@ fn a_time_means_what_was_current_then() {
 
 #[test]
 fn the_time_of_a_version_is_when_it_became_current() {
-    let (engine, store) = timed();
-    let db = Db::open(&store, "app");
+    for (engine, store) in both_timed() {
+        check_times_of_versions(&engine, &store);
+    }
+}
+
+fn check_times_of_versions(engine: &SimEngine, store: &Arc<Store>) {
+    let db = Db::open(store, "app");
     let mut versions = Vec::new();
     for byte in 1..40 {
         engine.clock().advance(Duration::from_secs(7));
         versions.push((db.put(&[(1, byte)]), engine.clock().unix_micros()));
     }
+    // Of a time that is now the answer would be what is newest.
+    engine.clock().advance(Duration::from_secs(1));
     for &(version, time) in &versions {
         assert_eq!(store.time_of(version, soon()).unwrap(), Some(time));
-        assert_eq!(resolve(&store, db.open.branch, When::Time(time)).unwrap(), version);
-        let before = resolve(&store, db.open.branch, When::Time(time - 1)).unwrap();
+        assert_eq!(resolve(store, db.open.branch, When::Time(time)).unwrap(), version);
+        let before = resolve(store, db.open.branch, When::Time(time - 1)).unwrap();
         assert!(before < version);
     }
     assert_eq!(store.time_of(Version::MAX, soon()).unwrap(), None);

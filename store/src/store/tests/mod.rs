@@ -3,7 +3,7 @@
 mod basic;
 mod branches;
 mod catalog;
-mod common;
+pub(super) mod common;
 mod faults;
 mod history;
 mod memory;

@@ -1,34 +1,24 @@
-//! The FoundationDB engine against a cluster of its own. What every engine must do is in
-//! the conformance suite; here is what only this one does.
-
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)] // Test code throughout.
-
-#[path = "support/fdb_cluster.rs"]
-mod fdb_cluster;
+//! What only this engine does.
 
 use std::env;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::sync::{Arc, Mutex};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fdb_cluster::{Cluster, Tools};
 use interleaf_store::env::{Deadline, Env};
 use interleaf_store::kv::fdb::FdbKv;
 use interleaf_store::kv::{Commit, Key, KeyRange, Kv, KvError, Mutation, Scan};
 use interleaf_store::types::Version;
-use libtest_mimic::{Arguments, Failed, Trial};
 
-/// Set in a child process: the cluster file that it is to open.
-const CHILD: &str = "INTERLEAF_TEST_OPEN";
+use crate::fdb_cluster::{Cluster, Tools};
+use crate::{CHILD, Test};
 
-type Test = fn(&Path);
-
-const TESTS: &[(&str, Test)] = &[
+/// Tests of a running cluster.
+pub const TESTS: &[(&str, Test)] = &[
     ("only_logical_keys_conflict", only_logical_keys_conflict),
     ("a_commit_that_only_reads_is_validated", a_commit_that_only_reads_is_validated),
     ("versions_are_filled_in", versions_are_filled_in),
@@ -39,72 +29,15 @@ const TESTS: &[(&str, Test)] = &[
     ("a_watch_ends_with_the_change", a_watch_ends_with_the_change),
     ("prefixes_keep_stores_apart", prefixes_keep_stores_apart),
     ("a_closed_store_is_unavailable", a_closed_store_is_unavailable),
+    ("reads_of_an_earlier_moment_see_that_moment", an_earlier_moment),
+    ("what_is_asked_together_is_one_wait", together_is_one_wait),
 ];
 
-fn main() -> ExitCode {
-    if let Some(file) = env::var_os(CHILD) {
-        let opened = FdbKv::open(Path::new(&file), "", Env::system());
-        println!("{}", opened.err().map_or_else(String::new, |error| error.to_string()));
-        return ExitCode::SUCCESS;
-    }
-    let mut arguments = Arguments::from_args();
-    // One cluster serves all, and some tests wait while others work.
-    arguments.test_threads.get_or_insert(4);
-    let tools = Tools::find();
-    if let Err(why) = &tools {
-        println!("skipped: {why}");
-    }
-    let cluster: Arc<Mutex<Option<Cluster>>> = Arc::default();
-    let with_cluster = |name: &str, test: Test| {
-        let (tools, cluster) = (tools.clone(), Arc::clone(&cluster));
-        Trial::test(name, move || {
-            let file = file_of(&cluster, &tools?)?;
-            test(&file);
-            Ok(())
-        })
-        .with_ignored_flag(Tools::find().is_err())
-    };
-    let mut trials: Vec<_> = TESTS.iter().map(|(name, test)| with_cluster(name, *test)).collect();
-    let library = tools.is_err();
-    trials.push(Trial::test("a_missing_library_is_named", || {
-        a_missing_library_is_named();
-        Ok(())
-    }));
-    trials.push(
-        Trial::test("a_deserted_cluster_is_a_timeout", || {
-            a_deserted_cluster();
-            Ok(())
-        })
-        .with_ignored_flag(library),
-    );
-    let tools_of_dead = tools.clone();
-    trials.push(
-        Trial::test("a_dead_server_is_a_timeout_or_unknown", move || {
-            a_dead_server(&tools_of_dead?);
-            Ok(())
-        })
-        .with_ignored_flag(library),
-    );
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    // The threads of the tests are over; the cluster goes before the process does.
-    drop(cluster.lock().unwrap().take());
-    conclusion.exit_code()
-}
-
-/// The cluster file, of a cluster that the first test to ask starts.
-fn file_of(cluster: &Mutex<Option<Cluster>>, tools: &Tools) -> Result<PathBuf, Failed> {
-    let mut cluster = cluster.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if cluster.is_none() {
-        *cluster = Some(Cluster::start(tools)?);
-    }
-    Ok(cluster.as_ref().ok_or("no cluster")?.file())
-}
-
-fn store(file: &Path, prefix: &str) -> FdbKv {
+pub fn store(file: &Path, prefix: &str) -> FdbKv {
     FdbKv::open(file, prefix, Env::system()).unwrap()
 }
 
-fn soon() -> Deadline {
+pub fn soon() -> Deadline {
     Env::system().deadline(Duration::from_secs(20))
 }
 
@@ -269,12 +202,19 @@ fn long_scans_come_whole(file: &Path) {
 fn increments_are_not_lost(file: &Path) {
     let kv = store(file, "counter");
     thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                for _ in 0..20 {
+        let kv = &kv;
+        for thread in 0..8u8 {
+            scope.spawn(move || {
+                for round in 0..20u8 {
+                    // A run may have taken effect and not have been told: then this is it.
+                    let mark = vec![b'm', thread, round];
                     let done = kv.transact(soon(), &mut |txn| {
+                        if txn.get(&mark)?.is_some() {
+                            return Ok(());
+                        }
                         let value = txn.get(b"n")?.map_or(0, |v| v[0]);
                         txn.put(b"n".to_vec(), Bytes::from(vec![value + 1]));
+                        txn.put(mark.clone(), Bytes::new());
                         Ok(())
                     });
                     done.unwrap();
@@ -322,8 +262,60 @@ fn a_closed_store_is_unavailable(file: &Path) {
     assert!(matches!(kv.commit_at(commit, soon()), Err(KvError::Unavailable { .. })));
 }
 
+fn an_earlier_moment(file: &Path) {
+    let kv = store(file, "earlier");
+    let commit = |value: &[u8]| {
+        let commit = Commit { mutations: vec![put(b"a", value)], ..Commit::default() };
+        kv.commit_at(commit, soon()).unwrap()
+    };
+    let all = [scan(b"a", b"b", 9, false)];
+    let found = |at| {
+        let (reads, found) = kv.snapshot_with(at, &all, soon()).unwrap();
+        assert_eq!(reads.get(b"a").unwrap(), found[0].first().map(|(_, value)| value.clone()));
+        (reads.version(), found[0].first().map(|(_, value)| value.to_vec()))
+    };
+    let first = commit(b"1");
+    let before = now(&kv);
+    commit(b"2");
+    assert_eq!(found(Some(before)), (before, Some(b"1".to_vec())));
+    let (later, value) = found(None);
+    assert!(later > before && value == Some(b"2".to_vec()));
+    // What validates nothing, and what nobody was given, is answered with now.
+    let beyond = Version::new(later.commit() + 1_000_000_000_000, Version::BATCH_ALL);
+    for at in [first, beyond, Version::ZERO] {
+        let (version, value) = found(Some(at));
+        assert!(version >= later && value == Some(b"2".to_vec()), "{at}");
+    }
+    // FoundationDB keeps 5 s, or more: what it has forgotten is answered with now, too.
+    thread::sleep(Duration::from_secs(7));
+    match found(Some(before)) {
+        (version, value) if version == before => assert_eq!(value, Some(b"1".to_vec())),
+        (version, value) => assert!(version >= later && value == Some(b"2".to_vec())),
+    }
+    // And once this process knows how much later it is, it does not even ask.
+    let again = now(&kv);
+    assert_eq!(found(Some(again)), (again, Some(b"2".to_vec())));
+    assert_eq!(found(Some(before)).1, Some(b"2".to_vec()));
+}
+
+fn together_is_one_wait(file: &Path) {
+    let kv = store(file, "waits");
+    let waits = |what: &dyn Fn()| {
+        let before = kv.round_trips();
+        what();
+        kv.round_trips() - before
+    };
+    let scans = [scan(b"a", b"b", 9, false), scan(b"c", b"d", 9, true), scan(b"a", b"b", 0, true)];
+    assert_eq!(waits(&|| drop(kv.snapshot_with(None, &scans, soon()).unwrap())), 1);
+    let reads = kv.snapshot(soon()).unwrap();
+    assert_eq!(waits(&|| drop(reads.scan_many(&scans).unwrap())), 1);
+    assert_eq!(waits(&|| drop(reads.get_many(&[b"a".to_vec(), b"b".to_vec()]).unwrap())), 1);
+    let commit = || Commit { mutations: vec![put(b"a", b"")], ..Commit::default() };
+    assert_eq!(waits(&|| assert!(kv.commit_at(commit(), soon()).is_ok())), 1);
+}
+
 /// In a process of its own, since a library that is loaded once stays.
-fn a_missing_library_is_named() {
+pub fn a_missing_library_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = deserted(dir.path());
     let open = |file: &Path| {
@@ -349,7 +341,7 @@ fn deserted(dir: &Path) -> PathBuf {
     file
 }
 
-fn a_deserted_cluster() {
+pub fn a_deserted_cluster() {
     let dir = tempfile::tempdir().unwrap();
     let kv = store(&deserted(dir.path()), "");
     let begun = Instant::now();
@@ -360,7 +352,7 @@ fn a_deserted_cluster() {
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
-fn a_dead_server(tools: &Tools) {
+pub fn a_dead_server(tools: &Tools) {
     let mut cluster = Cluster::start(tools).unwrap();
     let kv = store(&cluster.file(), "");
     let snapshot = now(&kv);
