@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,12 +12,16 @@ use interleaf_store::Error;
 use interleaf_store::api::{Backend, CreateState};
 use interleaf_store::env::Env;
 use interleaf_store::types::{CommitId, DatabaseName, Version};
+use rustix::fs::FallocateFlags;
 
 use crate::http::get;
 use crate::support::{Database, LIMIT, Server, client, deadline, page};
 
 /// Size of the file system; what the filler leaves of it is soon used up.
 const DISK: &str = "160m";
+
+/// Pages of the database; each but the first has a writer.
+const PAGES: u32 = 5;
 
 /// Bytes of a page, the largest there is, so that a disk is soon full.
 const PAGE: usize = 65_536;
@@ -59,6 +64,19 @@ impl Confined {
         root.join(self.store.strip_prefix("/").unwrap())
     }
 
+    /// Gives the engine's journals the space they may need, so that it is something else
+    /// for which there is none.
+    fn set_journals_aside(&self) {
+        for entry in std::fs::read_dir(self.inside().join("fjall")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "jnl") {
+                let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+                let length = file.metadata().unwrap().len();
+                rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, length).unwrap();
+            }
+        }
+    }
+
     fn fill(&self) {
         let mut filler = std::fs::File::create(self.inside().join("filler")).unwrap();
         let error = (0..10_000).find_map(|_| filler.write_all(&[1; PAGE]).err()).unwrap();
@@ -76,17 +94,21 @@ fn noise() -> Bytes {
     seeds.collect::<Vec<_>>().into()
 }
 
-/// Commits until one fails; those that were acknowledged, and how the next one failed.
-fn commit_until_full(
-    client: &dyn Backend,
-    database: &Database<'_>,
-) -> (Vec<(CommitId, Version)>, CommitId, Error) {
-    let mut done = Vec::new();
+/// What a writer did until the disk was full.
+struct Written {
+    acknowledged: Vec<(CommitId, Version)>,
+    failed: CommitId,
+    error: Error,
+}
+
+/// Commits to a page of its own until that fails.
+fn write_until_full(client: &dyn Backend, database: &Database<'_>, number: u32) -> Written {
+    let mut acknowledged = Vec::new();
     for _ in 0..10_000 {
-        let commit = database.change(vec![(page(2), noise())]);
+        let commit = database.change(vec![(page(number), noise())]);
         match client.commit(&commit, deadline()) {
-            Ok(reply) => done.push((commit.id, reply.version)),
-            Err(error) => return (done, commit.id, error),
+            Ok(reply) => acknowledged.push((commit.id, reply.version)),
+            Err(error) => return Written { acknowledged, failed: commit.id, error },
         }
     }
     panic!("the disk is never full");
@@ -94,21 +116,39 @@ fn commit_until_full(
 
 #[test]
 fn a_full_disk_is_said_at_once_and_got_over() {
+    full_and_over(|_| ());
+}
+
+#[test]
+fn a_disk_on_which_only_the_journal_has_room_is_said_and_got_over() {
+    full_and_over(Confined::set_journals_aside);
+}
+
+fn full_and_over(prepare: impl Fn(&Confined)) {
     let dir = tempfile::tempdir().unwrap();
     let Some(confined) = confined(dir.path()) else { return };
     let pid = confined.server.pid();
-    let client = client(&confined.url);
-    let database = Database::open(&*client, "app");
-    let first = database.change(vec![(page(2), noise()), (page(3), noise())]);
-    client.commit(&first, deadline()).unwrap();
+    let client = &*client(&confined.url);
+    let database = &Database::open(client, "app");
+    let all = (2..=PAGES).map(|number| (page(number), noise())).collect();
+    let first = database.change(all);
+    let mut done = vec![(first.id, client.commit(&first, deadline()).unwrap().version)];
+    prepare(&confined);
     confined.fill();
-    let (mut done, unknown, error) = commit_until_full(&*client, &database);
-    assert!(error.to_string().contains("disk is full"), "{error}");
-    assert!(
-        matches!(error, Error::OutcomeUnknown { id, .. } if id == unknown)
-            || matches!(error, Error::DiskFull { .. }),
-        "{error}"
-    );
+    let written = thread::scope(|scope| {
+        let writer = |number| scope.spawn(move || write_until_full(client, database, number));
+        let writers: Vec<_> = (2..=PAGES).map(writer).collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+    });
+    for Written { failed, error, .. } in &written {
+        assert!(error.to_string().contains("disk is full"), "{error}");
+        assert!(
+            matches!(error, Error::OutcomeUnknown { id, .. } if id == failed)
+                || matches!(error, Error::DiskFull { .. }),
+            "{error}"
+        );
+    }
+    done.extend(written.iter().flat_map(|writer| writer.acknowledged.iter().copied()));
 
     // Whatever writes is told; whatever reads goes on.
     let later = database.change(vec![(page(3), noise())]);
@@ -117,10 +157,12 @@ fn a_full_disk_is_said_at_once_and_got_over() {
     let name = DatabaseName::new("other").unwrap();
     let error = client.create(&name, CreateState::Ready, deadline()).unwrap_err();
     assert!(matches!(error, Error::DiskFull { .. }), "{error}");
-    let error = client.find_commit(unknown, deadline()).unwrap_err();
-    assert!(matches!(error, Error::DiskFull { .. }), "not known yet, not no: {error}");
-    let last = done.last().map_or(first.id, |(id, _)| *id);
-    assert!(client.find_commit(last, deadline()).unwrap().is_some());
+    for writer in &written {
+        let found = client.find_commit(writer.failed, deadline());
+        assert!(matches!(found, Err(Error::DiskFull { .. })), "not known yet, not no: {found:?}");
+    }
+    let (id, version) = done[done.len() - 1];
+    assert_eq!(client.find_commit(id, deadline()).unwrap(), Some(version));
     database.text(2);
     let health = get(&confined.http, "/healthz");
     assert!(health.starts_with("HTTP/1.1 503") && health.contains("disk is full"), "{health}");
@@ -139,15 +181,18 @@ fn a_full_disk_is_said_at_once_and_got_over() {
             Err(error) => panic!("{error}"),
         }
         Env::system().remaining(until).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     };
     done.push((id, version));
     for (id, version) in &done {
         assert_eq!(client.find_commit(*id, deadline()).unwrap(), Some(*version), "acknowledged");
     }
     // Now it can be told, and stays so.
-    let found = client.find_commit(unknown, deadline()).unwrap();
-    assert!(found.is_none_or(|found| found < version));
+    for Written { failed, error, .. } in &written {
+        let found = client.find_commit(*failed, deadline()).unwrap();
+        let doubt = matches!(error, Error::OutcomeUnknown { .. });
+        assert!(found.is_none_or(|found| doubt && found < version), "{error}: {found:?}");
+    }
     assert_eq!(client.find_commit(later.id, deadline()).unwrap(), None, "certainly refused");
     assert!(get(&confined.http, "/healthz").starts_with("HTTP/1.1 200"));
     assert_eq!(client.status(deadline()).unwrap().numbers["failed"], 0);

@@ -212,7 +212,9 @@ impl FjallStorage {
     /// tell how.
     fn stopped(&self) -> KvError {
         match disk_space::check(&self.path, ROOM_BYTES) {
-            Err(Error::DiskFull { what }) => KvError::DiskFull { what },
+            Err(Error::DiskFull { what }) => {
+                KvError::DiskFull { what: format!("the engine stopped: {what}") }
+            }
             Ok(()) | Err(_) => kv_error("writing in the background", &fjall::Error::Poisoned),
         }
     }
