@@ -18,6 +18,9 @@ pub fn init(level: LogLevel) {
             .with_max_level(level)
             .with_writer(std::io::stderr)
             .with_target(false)
+            // It would say on stderr, and panic there, what stderr does not take: as where
+            // that is a file on a full disk.
+            .log_internal_errors(false)
             .try_init(),
     );
 }

@@ -14,7 +14,7 @@ mod snapshot;
 mod source;
 mod table;
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("interleaf: {}", one_line(&format!("{error:#}")));
+            complain(&one_line(&format!("{error:#}")));
             ExitCode::from(code_of(&error))
         }
     }
@@ -49,8 +49,14 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let first = text.split("\n\n").next().unwrap_or(&text);
     let message = one_line(first.trim_start_matches("error: "));
-    eprintln!("interleaf: {message} (see --help)");
+    complain(&format!("{message} (see --help)"));
     ExitCode::from(USAGE)
+}
+
+/// One line on stderr. Where that does not take it (a log on a full disk) the exit code must
+/// do; `eprintln` would panic.
+fn complain(message: &str) {
+    drop(writeln!(io::stderr(), "interleaf: {message}"));
 }
 
 /// Bad names, times, URLs and settings are the caller's mistake; the rest is a failure.

@@ -451,8 +451,8 @@ impl<S: Storage> Group<S> {
             ApplyError::Nothing(error) => (error.clone(), error),
             ApplyError::Unknown(error) => (error, KvError::UnknownResult),
         };
-        tracing::error!(%cause, "a batch could not be written; no more commits are taken");
         self.end(cause.lasting());
+        tracing::error!(%cause, "a batch could not be written; no more commits are taken");
         answer
     }
 
