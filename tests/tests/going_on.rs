@@ -12,11 +12,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use interleaf_tests::artefacts::artefact;
+use interleaf_tests::artefacts::{artefact, program};
 use interleaf_tests::process::{Guard, LIMIT};
 use interleaf_tests::server::Server;
 use interleaf_tests::sql::{self, assert_sound, code, one, run};
 use interleaf_tests::store::flags;
+use interleaf_tests::wait;
 use rusqlite::Connection;
 
 /// SQLITE_FULL.
@@ -122,7 +123,8 @@ fn on_a_small_disk(test: &str) -> Option<PathBuf> {
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", mount]).arg(dir.path());
     command.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]);
-    let status = command.env(DISK, dir.path()).status();
+    command.env(DISK, dir.path()).env("XDG_DATA_HOME", dir.path());
+    let status = command.env("INTERLEAF_BIN", program()).env_remove("INTERLEAF_STORE").status();
     match status.map(|status| status.code()) {
         Ok(Some(0)) => {}
         // 77 from the shell, 1 from unshare itself, before anything of the test is said.
@@ -137,6 +139,14 @@ fn may_unshare() -> bool {
     Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success())
 }
 
+/// Leaves nothing of the disk; the file to remove to have it back.
+fn fill(disk: &Path) -> PathBuf {
+    let filler = disk.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[1; 65_536]).is_ok() {}
+    filler
+}
+
 #[test]
 fn a_full_disk_of_a_store_opened_here() {
     let Some(disk) = on_a_small_disk("a_full_disk_of_a_store_opened_here") else { return };
@@ -144,11 +154,7 @@ fn a_full_disk_of_a_store_opened_here() {
     let store = disk.join("store");
     let (db, reader) = (open(&store, "db").unwrap(), open(&store, "db").unwrap());
     run(&db, "CREATE TABLE t(id INTEGER PRIMARY KEY, pad)");
-    let filler = disk.join("filler");
-    let mut file = std::fs::File::create(&filler).unwrap();
-    while file.write_all(&[1; 65_536]).is_ok() {}
-    drop(file);
-
+    let filler = fill(&disk);
     let mut rows = 0;
     let failed = loop {
         match db.execute("INSERT INTO t(pad) VALUES (randomblob(60000))", []) {
@@ -184,4 +190,39 @@ fn a_full_disk_of_a_store_opened_here() {
     run(&db, "INSERT INTO t(pad) VALUES (randomblob(60000))");
     assert_eq!(one::<i64>(&db, "SELECT count(*) FROM t"), kept + 1);
     assert_sound(&db);
+}
+
+#[test]
+fn a_full_disk_of_the_default_store() {
+    let Some(disk) = on_a_small_disk("a_full_disk_of_the_default_store") else { return };
+    sql::register();
+    // Its server is started by this open, and has its log on the same disk.
+    let db = Connection::open_with_flags("file:db?vfs=interleaf", flags()).unwrap();
+    run(&db, "CREATE TABLE t(id INTEGER PRIMARY KEY, pad)");
+    let server = server_of(&disk);
+    let filler = fill(&disk);
+    let insert = || db.execute("INSERT INTO t(pad) VALUES (randomblob(60000))", []);
+    let before = (0..10_000).find_map(|_| insert().err()).expect("the disk is never full");
+    assert!([FULL, IOERR].contains(&code(&before)), "{before}");
+    assert_eq!(code(&insert().unwrap_err()), FULL);
+    let rows: i64 = one(&db, "SELECT count(*) FROM t");
+    std::fs::remove_file(&filler).unwrap();
+    wait::until("a commit", LIMIT, || match insert() {
+        Ok(_) => Some(()),
+        Err(failed) => {
+            assert!([FULL, sql::CONFLICT].contains(&code(&failed)), "{failed}");
+            None
+        }
+    });
+    assert!([rows + 1, rows + 2].contains(&one(&db, "SELECT count(*) FROM t")));
+    assert_sound(&db);
+    assert_eq!(server_of(&disk), server, "the same process");
+    let server = rustix::process::Pid::from_raw(server).unwrap();
+    rustix::process::kill_process(server, rustix::process::Signal::TERM).unwrap();
+}
+
+/// The process of the default store's server.
+fn server_of(disk: &Path) -> i32 {
+    let mark = std::fs::read_to_string(disk.join("interleaf/server.mark")).unwrap();
+    mark.lines().next().unwrap().strip_prefix("process ").unwrap().parse().unwrap()
 }

@@ -143,12 +143,16 @@ impl Revive for Autostart {
         super::create_private(&self.dir)?;
         let lock = FileLock::acquire(&self.dir.join(START_LOCK), &self.env, deadline)?;
         // Another process may have started one while this one waited for the lock.
-        let endpoints = vec![Endpoint::Unix(self.socket.clone())];
-        let there = Client::connect(endpoints, self.client.clone(), deadline);
-        let result = match there {
-            Ok(_) => Ok(()),
-            Err(Error::Unavailable { .. }) => self.start(deadline),
-            Err(error) => Err(error),
+        let there = || {
+            let endpoints = vec![Endpoint::Unix(self.socket.clone())];
+            Client::connect(endpoints, self.client.clone(), deadline).map(drop)
+        };
+        let result = match there() {
+            // One that was starting over, or by other hands, may be what was in the way.
+            Err(Error::Unavailable { .. }) => {
+                self.start(deadline).or_else(|error| there().map_err(|_| error))
+            }
+            result => result,
         };
         drop(lock);
         result
