@@ -216,43 +216,12 @@ impl<R: Reads + ?Sized> View<'_, R> {
         up_to: Version,
         visit: &mut dyn FnMut(Version, LogRecord) -> Result<bool>,
     ) -> Result<()> {
-        for (branch, low, high) in lineage.windows(after, up_to) {
-            if !self.walk_up(branch, low, high, visit)? {
+        for window in lineage.windows(after, up_to) {
+            if !self.walk_window(window, false, visit)? {
                 break;
             }
         }
         Ok(())
-    }
-
-    fn walk_up(
-        &self,
-        branch: BranchId,
-        after: Version,
-        up_to: Version,
-        visit: &mut dyn FnMut(Version, LogRecord) -> Result<bool>,
-    ) -> Result<bool> {
-        let mut range = keys::versions(&keys::log_prefix(branch), after, up_to);
-        let mut parts = LogAssembler::default();
-        loop {
-            let scan = Scan { range: range.clone(), reverse: false, limit: SCAN_STEP };
-            let entries = self.0.scan(&scan)?;
-            for (key, value) in &entries {
-                let (_, version, part) = keys::parse_log(key)?;
-                if let Some(record) = parts.push(part, value)?
-                    && !visit(version, record)?
-                {
-                    return Ok(false);
-                }
-            }
-            match entries.last() {
-                Some((last, _)) if entries.len() == SCAN_STEP => range.start = keys::after(last),
-                _ => break,
-            }
-        }
-        if parts.is_partial() {
-            return Err(Error::Corrupt { what: "log entry: its end is missing".into() });
-        }
-        Ok(true)
     }
 
     /// As [`walk_log`](Self::walk_log), newest first.
@@ -263,45 +232,42 @@ impl<R: Reads + ?Sized> View<'_, R> {
         up_to: Version,
         visit: &mut dyn FnMut(Version, LogRecord) -> Result<bool>,
     ) -> Result<()> {
-        for (branch, low, high) in lineage.windows(after, up_to).into_iter().rev() {
-            if !self.walk_down(branch, low, high, visit)? {
+        for window in lineage.windows(after, up_to).into_iter().rev() {
+            if !self.walk_window(window, true, visit)? {
                 break;
             }
         }
         Ok(())
     }
 
-    fn walk_down(
+    fn walk_window(
         &self,
-        branch: BranchId,
-        after: Version,
-        up_to: Version,
+        (branch, after, up_to): (BranchId, Version, Version),
+        reverse: bool,
         visit: &mut dyn FnMut(Version, LogRecord) -> Result<bool>,
     ) -> Result<bool> {
         let mut range = keys::versions(&keys::log_prefix(branch), after, up_to);
-        // Downwards the last part of an entry comes first, its part 0 at the end.
-        let mut pending = Vec::new();
+        let mut parts = EntryParts { reverse, ..EntryParts::default() };
         loop {
-            let scan = Scan { range: range.clone(), reverse: true, limit: SCAN_STEP };
+            let scan = Scan { range: range.clone(), reverse, limit: SCAN_STEP };
             let entries = self.0.scan(&scan)?;
             let (count, last) = (entries.len(), entries.last().map(|(key, _)| key.to_vec()));
             for (key, value) in entries {
                 let (_, version, part) = keys::parse_log(&key)?;
-                pending.push((part, value));
-                if part == 0 && !visit(version, assemble_down(&mut pending)?)? {
+                if let Some(record) = parts.push(part, value)?
+                    && !visit(version, record)?
+                {
                     return Ok(false);
                 }
             }
             match last {
-                Some(last) if count == SCAN_STEP => range.end = last,
+                Some(last) if count == SCAN_STEP && reverse => range.end = last,
+                Some(last) if count == SCAN_STEP => range.start = keys::after(&last),
                 _ => break,
             }
         }
-        if pending.is_empty() {
-            Ok(true)
-        } else {
-            Err(Error::Corrupt { what: "log entry: its beginning is missing".into() })
-        }
+        parts.end()?;
+        Ok(true)
     }
 
     /// What a client that knows `known` must hear to be right at `snapshot`.
@@ -328,11 +294,42 @@ pub(super) fn to_change(version: Version, record: &LogRecord) -> Change {
     Change { version, pages: record.pages.to_changes(), shrunk_to: record.shrunk_to }
 }
 
-fn assemble_down(pending: &mut Vec<(u16, bytes::Bytes)>) -> Result<LogRecord> {
-    let mut parts = LogAssembler::default();
-    let mut whole = None;
-    for (part, value) in pending.drain(..).rev() {
-        whole = parts.push(part, &value)?;
+/// Puts log entries together from their parts, as a scan in either direction gives them.
+#[derive(Default)]
+struct EntryParts {
+    reverse: bool,
+    upwards: LogAssembler,
+    /// Downwards the last part of an entry comes first, its part 0 at the end.
+    pending: Vec<(u16, bytes::Bytes)>,
+}
+
+impl EntryParts {
+    /// Adds the next part; gives the entry once it is whole.
+    fn push(&mut self, part: u16, value: bytes::Bytes) -> Result<Option<LogRecord>> {
+        if !self.reverse {
+            return self.upwards.push(part, &value);
+        }
+        self.pending.push((part, value));
+        if part > 0 {
+            return Ok(None);
+        }
+        let mut whole = None;
+        for (part, value) in self.pending.drain(..).rev() {
+            whole = self.upwards.push(part, &value)?;
+        }
+        whole.map(Some).ok_or_else(|| cut_short("end"))
     }
-    whole.ok_or_else(|| Error::Corrupt { what: "log entry: its end is missing".into() })
+
+    /// Checks that the scan did not end within an entry.
+    fn end(&self) -> Result<()> {
+        match (self.upwards.is_partial(), self.pending.is_empty()) {
+            (true, _) => Err(cut_short("end")),
+            (false, false) => Err(cut_short("beginning")),
+            (false, true) => Ok(()),
+        }
+    }
+}
+
+fn cut_short(what: &str) -> Error {
+    Error::Corrupt { what: format!("log entry: its {what} is missing") }
 }
