@@ -127,9 +127,7 @@ pub enum Error {
         why: String,
     },
     /// Not a WHEN.
-    #[error(
-        "{text:?} is no point in time: 20 hex digits, an RFC 3339 time, -15m, -2h, -7d or pin:LABEL"
-    )]
+    #[error("{text:?} is no point in time: {}", crate::when::FORMS)]
     InvalidWhen {
         /// The text.
         text: String,

@@ -125,7 +125,7 @@ impl FromStr for StoreUrl {
         if url == "mem:" {
             return Ok(Self::Memory);
         }
-        Err(refuse("it begins with none of dir: fdb: unix: tcp:// tls:// mem:"))
+        Err(refuse("it begins with none of dir: fdb: unix: tcp:// mem:"))
     }
 }
 

@@ -7,7 +7,11 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::types::Version;
 
-/// A point in history, as written by a user.
+/// What a WHEN may be, for errors. Pins are read, and not named here until they can be made.
+pub const FORMS: &str = "20 hex digits, an RFC 3339 time, -30s, -15m, -2h, -7d";
+
+/// A point in history, as written by a user. No form has a slash, so that a folder's name in a
+/// path (`dir@pin:x/app.db`) is never taken for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum When {
     /// 20 hex digits.
@@ -16,7 +20,7 @@ pub enum When {
     Time(i64),
     /// `-15m`, `-2h`, `-7d`, `-30s`: so long before now on the sampling clock.
     Ago(Duration),
-    /// `pin:LABEL`.
+    /// `pin:LABEL`; a label has no slash.
     Pin(String),
 }
 
@@ -39,6 +43,9 @@ impl FromStr for When {
 
     fn from_str(s: &str) -> Result<Self> {
         let refuse = || Error::InvalidWhen { text: s.chars().take(64).collect() };
+        if s.contains('/') {
+            return Err(refuse());
+        }
         if let Some(label) = s.strip_prefix("pin:") {
             return if label.is_empty() { Err(refuse()) } else { Ok(Self::Pin(label.to_owned())) };
         }
@@ -110,6 +117,8 @@ mod tests {
             "pin:",
             "2024-01-01",
             "-99999999999999999999d",
+            "pin:x/app.db",
+            "2024-01-01T00:00:00Z[Europe/Berlin]",
         ] {
             assert!(bad.parse::<When>().is_err(), "{bad}");
         }
@@ -120,5 +129,8 @@ mod tests {
         assert_eq!(When::split_name("a@b.com"), ("a@b.com", None));
         let (name, when) = When::split_name("a@b.com@-2h");
         assert_eq!((name, when), ("a@b.com", Some(When::Ago(Duration::from_secs(7200)))));
+        let (name, when) = When::split_name("dir@pin:x/app.db@pin:y");
+        assert_eq!((name, when), ("dir@pin:x/app.db", Some(When::Pin("y".into()))));
+        assert_eq!(When::split_name("dir@pin:x/app.db"), ("dir@pin:x/app.db", None));
     }
 }

@@ -17,12 +17,18 @@ use crate::format::keys::{self, Subspace};
 use crate::format::records::{self, BranchRow, DatabaseRow, Parent};
 use crate::kv::{KvError, Mutation, OnPublish, Reads, Scan, Txn, TxnError};
 use crate::types::{BranchId, DatabaseId, DatabaseName, DomainId, Version};
+use crate::when::FORMS;
 
 /// Names that one step of a listing takes.
 const STEP: usize = 512;
 
 fn no_database(name: &DatabaseName) -> Error {
-    Error::NotFound { what: format!("database {name:?}") }
+    // A name may have an `@`, so that a WHEN with a slip in it is taken for a part of the name.
+    let what = match name.as_str().rsplit_once('@') {
+        Some((_, rest)) => format!("database {name:?} ({rest:?} is no point in time: {FORMS})"),
+        None => format!("database {name:?}"),
+    };
+    Error::NotFound { what }
 }
 
 fn exists(name: &DatabaseName) -> Error {

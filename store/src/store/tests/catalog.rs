@@ -19,6 +19,9 @@ fn open(store: &Store, text: &str, create: bool) -> Result<crate::api::OpenReply
 fn a_database_is_created_once_and_opened_by_everyone() {
     let store = mem_store();
     assert!(matches!(open(&store, "app", false), Err(Error::NotFound { .. })));
+    let slip = open(&store, "app@yesterday", false).unwrap_err();
+    assert!(matches!(slip, Error::NotFound { .. }), "{slip}");
+    assert!(slip.to_string().contains("\"yesterday\" is no point in time: 20 hex"), "{slip}");
     let barrier = Arc::new(Barrier::new(8));
     let threads: Vec<_> = (0..8)
         .map(|_| {

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::kv::sim::{FaultPlan, SimEngine};
 use crate::store::{Store, StoreOptions};
 use crate::types::{BranchId, Version};
-use crate::when::When;
+use crate::when::{When, format_time};
 
 /// A store on a clock that moves when it is told to.
 fn timed() -> (Arc<SimEngine>, Arc<Store>) {
@@ -60,7 +60,10 @@ fn check_times(engine: &SimEngine, store: &Arc<Store>) {
     assert_eq!(at(When::Time(first_time + 300_000_000)).unwrap(), first);
     assert_eq!(at(When::Ago(Duration::from_secs(61))).unwrap(), first);
     assert_eq!(at(When::Ago(Duration::from_secs(60))).unwrap(), second);
-    assert!(at(When::Time(now() + 1_000_000)).unwrap() >= second, "the future is now");
+    assert!(at(When::Time(now() + 10_000_000)).unwrap() >= second, "a clock may be ahead a little");
+    let error = at(When::Time(now() + 10_000_001)).unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    assert!(error.to_string().contains(&format_time(now())), "{error}");
     assert_eq!(at(When::Version(first)).unwrap(), first);
     // Between its creation and its first commit it is there, and empty.
     let empty = at(When::Time(empty_time)).unwrap();
