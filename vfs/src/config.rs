@@ -9,7 +9,7 @@
 //! | `INTERLEAF_DATABASES` | which names are Interleaf's ([`crate::names`]) | `*` |
 //! | `INTERLEAF_AUTOSTART` | `0`: never start a server on demand | `1` |
 //! | `INTERLEAF_BIN` | the program `interleaf` to start | beside the library, then on PATH |
-//! | `INTERLEAF_CACHE_BYTES` | size of the page cache that all connections of the process share | 67108864 |
+//! | `INTERLEAF_CACHE_BYTES` | size of the page cache that all connections of the process share | 268435456 |
 //!
 //! A variable that is set to the empty text counts as not set. A value that a variable
 //! cannot have is an error that names the variable, the value and what is allowed; it is
@@ -38,8 +38,9 @@ pub const MIN_CACHE_BYTES: u64 = 1 << 20;
 /// Largest page cache, in bytes.
 pub const MAX_CACHE_BYTES: u64 = 1 << 40;
 
-/// Size of the page cache where nothing else is said, in bytes.
-pub const DEFAULT_CACHE_BYTES: u64 = 64 << 20;
+/// Size of the page cache where nothing else is said, in bytes. Memory is taken as pages
+/// arrive, so that a small database costs no more than itself.
+pub const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
 
 /// Longest part of a bad value that an error shows, in characters.
 const SHOWN: usize = 64;
@@ -275,6 +276,7 @@ mod tests {
             ("INTERLEAF_CACHE_BYTES", "1048575", "from 1048576"),
             ("INTERLEAF_CACHE_BYTES", "64M", "bytes"),
             ("INTERLEAF_DATABASES", "a,,b", "globs"),
+            ("INTERLEAF_DATABASES", "[a-z]*.db", "no classes"),
         ] {
             let error = with(&[(name, value)]).unwrap_err().to_string();
             for part in [name, value, allowed] {

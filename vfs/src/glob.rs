@@ -2,7 +2,7 @@
 //!
 //! `*` is any text, slashes included (so that `*` alone is every name), `?` is one
 //! character, `\` takes the character behind it as it stands. There are no classes and no
-//! braces. A crate for this would bring more syntax than is wanted: in shell-like globs
+//! braces: their characters are refused unless they are escaped. A crate for this would bring more syntax than is wanted: in shell-like globs
 //! `*` stops at a slash.
 
 /// One element of a pattern.
@@ -21,19 +21,29 @@ enum Token {
 pub(crate) struct Glob(Vec<Token>);
 
 impl Glob {
-    /// Parses a pattern; `None` where it ends in a single `\`.
-    pub(crate) fn parse(pattern: &str) -> Option<Self> {
+    /// Any text.
+    pub(crate) fn any() -> Self {
+        Self(vec![Token::Any])
+    }
+
+    /// Parses a pattern.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(pattern: &str) -> Result<Self, &'static str> {
         let mut tokens = Vec::new();
         let mut chars = pattern.chars();
         while let Some(c) = chars.next() {
             tokens.push(match c {
                 '*' => Token::Any,
                 '?' => Token::One,
-                '\\' => Token::Literal(chars.next()?),
+                '\\' => Token::Literal(chars.next().ok_or("ends in \\")?),
+                '[' | ']' => return Err("has a class"),
+                '{' | '}' => return Err("has braces"),
                 other => Token::Literal(other),
             });
         }
-        Some(Self(tokens))
+        Ok(Self(tokens))
     }
 
     /// Whether the whole text matches. Takes at most pattern length times text length
@@ -103,7 +113,7 @@ mod tests {
             ("*a?b", "aaxb"),
             (r"a\*", "a*"),
             (r"a\\b", r"a\b"),
-            ("[x]", "[x]"),
+            (r"\[x\]\{y\}", "[x]{y}"),
         ] {
             assert!(matches(pattern, text), "{pattern} {text}");
         }
@@ -120,7 +130,10 @@ mod tests {
         ] {
             assert!(!matches(pattern, text), "{pattern} {text}");
         }
-        assert_eq!(Glob::parse(r"a\"), None);
+        assert_eq!(Glob::parse(r"a\"), Err("ends in \\"));
+        for pattern in ["[ab]", "a]", "{a", "b}"] {
+            assert!(Glob::parse(pattern).is_err(), "{pattern}");
+        }
     }
 
     #[test]

@@ -10,6 +10,9 @@
 //!   ([`Rules`]) says which of these names are Interleaf's, and may rename them. The others
 //!   go to SQLite's own VFS as ever.
 //!
+//! Paths below `/proc`, `/sys` and `/dev` are the system's own and no databases: by default
+//! they stay with SQLite's VFS, whatever the rules say. `/dev/shm` is a folder like others.
+//!
 //! In both, `NAME@WHEN` is a snapshot, split at the last `@` and only where what follows is
 //! a WHEN; `:memory:` and the empty name are SQLite's.
 //!
@@ -30,7 +33,8 @@ use crate::glob::Glob;
 
 /// What `INTERLEAF_DATABASES` may be, for its errors.
 const RULES_ALLOWED: &str = "a comma-separated list of globs, each GLOB or GLOB=NAME \
-     (* is any text, ? one character, \\ takes the next character as it stands)";
+     (* is any text, ? one character, \\ takes the next character as it stands; there are no \
+     classes [ ] and no braces { }: put \\ before them)";
 
 /// How Interleaf came to be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +102,9 @@ impl Names {
             Asked::Explicitly => (text.to_owned(), None),
             Asked::ByDefault => {
                 let name = self.clean(text)?;
+                if is_special(&name) {
+                    return Ok(Target::Base);
+                }
                 match rules.find(&name) {
                     None => return Ok(Target::Base),
                     Some(rule) => {
@@ -181,6 +188,12 @@ impl Names {
     }
 }
 
+/// Whether a cleaned path is the system's own: what is there is made by this host's kernel.
+fn is_special(name: &str) -> bool {
+    let below = |folder: &str| name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    below("/proc") || below("/sys") || (below("/dev") && !below("/dev/shm"))
+}
+
 /// Whether a non-empty regular file stands at `path`: the sign that the application had its
 /// data there before Interleaf came.
 ///
@@ -217,7 +230,7 @@ struct Rule {
 impl Default for Rules {
     /// `*`: every name.
     fn default() -> Self {
-        Self(Glob::parse("*").map(|glob| Rule { glob, rename: None }).into_iter().collect())
+        Self(vec![Rule { glob: Glob::any(), rename: None }])
     }
 }
 
@@ -225,8 +238,9 @@ impl Rules {
     /// Parses the variable's value.
     ///
     /// # Errors
-    /// [`Error::InvalidSetting`] for an empty entry, a single `\` at an entry's end and a
-    /// NAME that no database can have.
+    /// [`Error::InvalidSetting`] for an empty entry, a single `\` at an entry's end, a glob
+    /// with the classes or braces of other globs (it would match nothing that was meant, and
+    /// data would go to plain files unnoticed) and a NAME that no database can have.
     pub fn parse(text: &str) -> Result<Self> {
         let refuse =
             |why: &str| invalid("INTERLEAF_DATABASES", text, format!("{RULES_ALLOWED}; {why}"));
@@ -245,7 +259,7 @@ impl Rules {
                 }
                 (Some(_), Some(_)) => return Err(refuse("an entry has two equal signs")),
             };
-            let glob = Glob::parse(pattern).ok_or_else(|| refuse("an entry ends in \\"))?;
+            let glob = Glob::parse(pattern).map_err(|why| refuse(&format!("{pattern:?} {why}")))?;
             rules.push(Rule { glob, rename });
         }
         Ok(Self(rules))
@@ -376,8 +390,23 @@ mod tests {
         ] {
             assert_eq!(interleaf(by_default(path, "*")), (name.to_owned(), at), "{path}");
         }
+        assert_eq!(interleaf(by_default("d@pin:x/a.db", "*")).0, "/data/dir/d@pin:x/a.db");
         // Rules look at the name alone.
         assert_eq!(interleaf(by_default("a.db@-2h", "*.db")).0, "a.db");
+    }
+
+    #[test]
+    fn the_systems_own_paths_stay_with_sqlite_by_default() {
+        for path in ["/proc/self/fd/3", "/dev/stdin", "/sys/x", "/srv/../dev/./null"] {
+            assert_eq!(by_default(path, "*").unwrap(), Target::Base, "{path}");
+        }
+        for path in ["/dev/shm/a.db", "/devices/a.db", "/srv/proc/a.db", "/proc"] {
+            assert_eq!(interleaf(by_default(path, "*")).0, path);
+        }
+        let names = Names::in_directory(Asked::ByDefault, "/dev".into());
+        assert_eq!(names.target(b"./null", &Rules::default()).unwrap(), Target::Base);
+        let explicit = Names::new(Asked::Explicitly).target(b"/dev/x", &Rules::default());
+        assert_eq!(interleaf(explicit).0, "/dev/x");
     }
 
     #[test]
@@ -401,7 +430,21 @@ mod tests {
 
     #[test]
     fn bad_rules_are_refused_with_what_is_allowed() {
-        for bad in ["", ",", "a,", "a, ,b", "=x", "a=", "a=b=c", "a\\", "a=b@-2h"] {
+        for bad in [
+            "",
+            ",",
+            "a,",
+            "a, ,b",
+            "=x",
+            "a=",
+            "a=b=c",
+            "a\\",
+            "a=b@-2h",
+            "[ab].db",
+            "*.{db,sqlite}",
+            "a]",
+            "x}",
+        ] {
             let error = Rules::parse(bad).unwrap_err();
             assert!(matches!(error, Error::InvalidSetting { .. }), "{bad}");
             assert!(error.to_string().contains("INTERLEAF_DATABASES"), "{error}");
