@@ -9,7 +9,9 @@ use std::time::Duration;
 use interleaf_store::api::*;
 use interleaf_store::env::Deadline;
 use interleaf_store::kv::Durability;
-use interleaf_store::types::{BranchId, CommitId, DatabaseId, DatabaseName, Incarnation, Version};
+use interleaf_store::types::{
+    BranchId, CommitId, ContentHash, DatabaseId, DatabaseName, Incarnation, Version,
+};
 use interleaf_store::url::StoreUrl;
 use interleaf_store::when::When;
 use interleaf_store::{Error, Result};
@@ -28,6 +30,8 @@ struct Plan {
     stage: Option<Error>,
     incarnation: Option<u8>,
     panic_at_begin: bool,
+    /// Pages come under the hash of another content.
+    false_hash: Option<ContentHash>,
     begins_at: Vec<Option<Version>>,
     reads: usize,
     durabilities: Vec<Durability>,
@@ -95,7 +99,11 @@ impl Backend for Faulty {
                 return Err(Error::IncarnationChanged);
             }
         }
-        self.inner.read(&request, deadline)
+        let mut pages = self.inner.read(&request, deadline)?;
+        if let Some(hash) = plan.false_hash {
+            pages.iter_mut().for_each(|page| page.hash = hash);
+        }
+        Ok(pages)
     }
     fn stage(&self, request: &StageRequest, deadline: Deadline) -> Result<()> {
         self.plan().stage.map_or(Ok(()), Err)?;
@@ -392,4 +400,42 @@ fn a_database_read_in_another_incarnation_than_the_one_written_is_a_conflict() {
         db.execute_batch("UPDATE main.t SET n = (SELECT n + 1 FROM r.t)").unwrap();
         assert_eq!(code(db.execute_batch("COMMIT")), if changed { 517 } else { 0 });
     }
+}
+
+#[test]
+fn a_commit_of_two_databases_that_a_recovery_ended_is_told_as_the_last_error() {
+    let (host, db, _) = filled();
+    let two = format!("file:two?vfs=interleaf&store=tcp://{host}");
+    db.execute_batch(&format!("ATTACH '{two}' AS two; CREATE TABLE two.u(n)")).unwrap();
+    plan(&host, |plan| plan.commit = Some(Error::IncarnationChanged));
+    let both = "BEGIN; UPDATE t SET n = n + 1; INSERT INTO u VALUES (1); COMMIT";
+    assert_eq!(code(db.execute_batch(both)), 517);
+    assert!(last_error(&db).contains("the store was recovered"), "{}", last_error(&db));
+    plan(&host, |plan| plan.commit = None);
+    db.execute_batch(both).unwrap();
+    assert_eq!(n(&db), 2);
+}
+
+#[test]
+fn a_server_cannot_put_its_own_bytes_under_another_stores_hash() {
+    let (host, uri) = fresh();
+    let fill = "CREATE TABLE t(n, pad); INSERT INTO t VALUES (1, hex(randomblob(40000)))";
+    Connection::open(&uri).unwrap().execute_batch(fill).unwrap();
+    let (_, victim, _) = filled();
+    // The hash of a page that the other store's users have.
+    let page: Vec<u8> = victim
+        .query_row("SELECT data FROM sqlite_dbpage WHERE pgno = 2", [], |row| row.get(0))
+        .unwrap();
+    let db = Connection::open(&uri).unwrap();
+    plan(&host, |plan| {
+        plan.false_hash = Some(ContentHash::of(&page));
+        // What this process knew of the store's pages is forgotten.
+        plan.incarnation = Some(7);
+    });
+    let read = db.query_row("SELECT sum(length(pad)) FROM t", [], |_| Ok(()));
+    assert_eq!(code(read), 11);
+    assert!(last_error(&db).contains("the hash of another content"), "{}", last_error(&db));
+    plan(&host, |plan| plan.false_hash = None);
+    let sum: i64 = db.query_row("SELECT sum(length(pad)) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!((sum, n(&victim)), (80_000, 1), "neither store's pages were harmed");
 }

@@ -1,5 +1,9 @@
 //! The page cache of the process: content by its hash, shared by all connections, all
 //! databases and all stores. What a hash names never changes, so nothing is ever stale.
+//!
+//! **Invariant.** Every page in it was hashed in this process, on its arrival or before its
+//! commit: a server that gives bytes under another content's hash would otherwise reach the
+//! users of other stores. That costs a few percent of a cold read, and nothing of a warm one.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -57,7 +61,7 @@ impl ContentCache {
         self.0.contains_key(hash)
     }
 
-    /// Keeps a page. Copied, so that a page never keeps the whole reply alive that it came
+    /// Keeps a page whose hash the caller has computed. Copied, so that a page never keeps the whole reply alive that it came
     /// with.
     pub fn put(&self, hash: ContentHash, page: &[u8]) -> Bytes {
         let page = Bytes::copy_from_slice(page);

@@ -201,6 +201,8 @@ fn one_store(files: &Files, id: u32) -> Outcome<()> {
 pub fn commit(files: &mut Files, ids: &[u32]) -> Outcome<()> {
     let result = try_commit(files, ids);
     if let Err(failure) = &result {
+        // Here, since xDelete of a super-journal is no method of a file that could note it.
+        files.stats.last_error = Some(failure.text.clone());
         if failure.code == crate::code::BUSY_SNAPSHOT {
             files.stats.conflicts += 1;
             // Perhaps only the superset explains it: the next try is to be exact (rule 3).
@@ -312,7 +314,9 @@ pub fn commit_super(name: &[u8]) -> Outcome<()> {
         prepared.retain(|id| files.list.iter().any(|file| file.id == *id && is_prepared(file)));
         if prepared.len() < asked {
             // SQLite takes the deletion for the commit of all of them, whatever comes later.
-            return Err(Failure::broken("a database of this commit was not ready for it"));
+            let failure = Failure::broken("a database of this commit was not ready for it");
+            files.stats.last_error = Some(failure.text.clone());
+            return Err(failure);
         }
         prepared.sort_unstable();
         if !prepared.is_empty() {

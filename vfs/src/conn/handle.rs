@@ -39,6 +39,8 @@ pub struct OpenDatabase {
 /// An open database file.
 pub struct DatabaseFile {
     session: Arc<Session>,
+    /// The SQLite connection that `session` is of; 0 before it is known.
+    connection: usize,
     id: u32,
     read_only: bool,
 }
@@ -85,7 +87,7 @@ impl DatabaseFile {
             files.stats.add(stats);
             id
         };
-        Ok(Self { session, id, read_only })
+        Ok(Self { session, connection: 0, id, read_only })
     }
 
     /// Whether it shows a snapshot, and cannot be written.
@@ -93,25 +95,28 @@ impl DatabaseFile {
         self.read_only
     }
 
-    /// SQLITE_FCNTL_PDB: this file belongs to the SQLite connection at that address.
+    /// This file belongs to the SQLite connection at that address: told by SQLITE_FCNTL_PDB
+    /// and before each transaction, since with SQLite's shared cache it may change.
     ///
     /// # Errors
     /// Where a panic left the session unusable; likewise below.
     pub fn set_connection(&mut self, connection: usize) -> Outcome<()> {
-        let session = Session::of_connection(connection);
-        if Arc::ptr_eq(&session, &self.session) {
+        if connection == self.connection {
             return Ok(());
         }
+        let session = Session::of_connection(connection);
         let (file, stats) = {
             let mut files = self.session.files()?;
             let (file, _) = files.file(self.id)?;
             if file.reader().is_some() || file.journal.is_some() {
-                // SQLite's shared cache: another connection opens it in the middle of a
-                // transaction, which goes on where it began.
+                // SQLite's shared cache: another connection opens it, or joins, in the middle
+                // of a transaction, which goes on where it began.
                 return Ok(());
             }
             let Some(file) = files.remove(self.id) else { return Ok(()) };
-            (file, std::mem::take(&mut files.stats))
+            // What was counted stays with the connection's other files, if it has any.
+            let alone = files.list.is_empty();
+            (file, if alone { std::mem::take(&mut files.stats) } else { Stats::default() })
         };
         {
             let mut files = session.files()?;
@@ -119,7 +124,7 @@ impl DatabaseFile {
             files.list.push(FileState { id: self.id, ..file });
             files.stats.add(stats);
         }
-        self.session = session;
+        (self.session, self.connection) = (session, connection);
         Ok(())
     }
 

@@ -4,6 +4,15 @@
 //! - **S1** Files of one store that hold SHARED and show the head share one snapshot, unless
 //!   one of them has seen something newer before (its own commit): rule 4.
 //! - **S2** A commit validates every such file from its own snapshot: rules 3 and 4.
+//! - **S3** A session found by a connection's address is that connection's. Only open files
+//!   keep a session alive (besides journals and super-journals, which end before their file),
+//!   and SQLite closes a connection's files before it frees the connection, so that no session
+//!   outlives its address. SQLite's shared cache is the exception: a file stays open for
+//!   another connection. It is told at each begin whose file it is and then leaves; what
+//!   remains is a transaction that a second connection joined and goes on with after the first
+//!   one, whose it was, closed. A third one at the first one's address shares its session until
+//!   that transaction ends: it may begin at that transaction's snapshot, its commits validate
+//!   more than they must, and two commits at the same moment end in an IOERR; none is lost.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -332,6 +341,11 @@ impl Files {
     /// files of the store that hold SHARED to V, if SQLite can go on there. It can where size
     /// and freelist at V are what it has in memory, and where nothing was read since the
     /// commit that the commit did not validate.
+    ///
+    /// All files of the store move or none: one at V and another at the snapshot would show
+    /// one half of a commit of others to both (rule 4). So a statement that is still reading
+    /// an attached database keeps a write to another one refused, with a 517 that no change
+    /// of *that* database explains, where others changed the first one's size or freelist.
     ///
     /// # Errors
     /// Those of the store.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use interleaf_store::api::{Allocation, ReadRequest};
 use interleaf_store::sqlite_file::fill_page_one;
-use interleaf_store::types::{BranchId, Incarnation, PageNumber, PageSize, Version};
+use interleaf_store::types::{BranchId, ContentHash, Incarnation, PageNumber, PageSize, Version};
 use interleaf_store::{Error, Result};
 
 use super::page_map::{PageMap, PageNote};
@@ -156,6 +156,18 @@ impl Source {
                 return Err(Error::Corrupt {
                     what: format!(
                         "page {page} of branch {} at {} has {have} bytes, not {want}",
+                        self.branch, view.version
+                    ),
+                });
+            }
+            if ContentHash::of(&read.bytes) != read.hash {
+                if first.is_some() {
+                    // Read ahead: whoever asks for it will be told.
+                    continue;
+                }
+                return Err(Error::Corrupt {
+                    what: format!(
+                        "page {page} of branch {} at {} came with the hash of another content",
                         self.branch, view.version
                     ),
                 });

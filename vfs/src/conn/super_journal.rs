@@ -175,6 +175,10 @@ pub fn leave(session: &Arc<Session>, member: u32) {
     for entry in all().entries.values_mut() {
         if entry.session.as_ref().is_some_and(|s| Arc::ptr_eq(s, session)) {
             entry.members.remove(&member);
+            if entry.members.is_empty() {
+                // An entry must not keep the session of a closed connection alive.
+                entry.session = None;
+            }
         }
     }
 }

@@ -25,6 +25,9 @@ pub struct OurFile {
 pub struct Database {
     ours: &'static Registered,
     path: Vec<u8>,
+    /// Where SQLite says which connection uses the file: a field of its b-tree (`BtShared.db`),
+    /// as the first SQLITE_FCNTL_PDB gave it, which SQLite sends while it opens the file.
+    connection: *const *mut c_void,
     /// What `PRAGMA mmap_size` was set to, in bytes.
     mmap_bytes: i64,
     /// The connection's side of it.
@@ -69,7 +72,13 @@ pub unsafe fn open(
     let opened = DatabaseFile::open(wanted, &ours.config, ours.connect)?;
     let read_only = opened.is_read_only();
     ours.opened(path);
-    let state = Box::new(Database { ours, path: path.to_vec(), mmap_bytes: 0, file: opened });
+    let state = Box::new(Database {
+        ours,
+        path: path.to_vec(),
+        connection: std::ptr::null(),
+        mmap_bytes: 0,
+        file: opened,
+    });
     // SAFETY: the caller's promise.
     unsafe {
         (*file.cast::<OurFile>()).state = Box::into_raw(state).cast();
@@ -183,11 +192,19 @@ unsafe extern "C" fn file_size(file: *mut File, out: *mut i64) -> c_int {
 }
 
 unsafe extern "C" fn lock(file: *mut File, level: c_int) -> c_int {
-    // SAFETY: SQLite's contract.
+    // SAFETY: SQLite's contract; the b-tree and its field `db` live until after xClose
+    // (sqlite3BtreeClose closes the pager first), and whoever calls xLock holds their mutex.
     unsafe {
         with(file, |database| {
             match level {
-                LOCK_SHARED => database.file.lock_shared()?,
+                LOCK_SHARED => {
+                    // With cache=shared several connections use one file in turn: whose
+                    // transaction begins is known only now.
+                    if !database.connection.is_null() {
+                        database.file.set_connection(*database.connection as usize)?;
+                    }
+                    database.file.lock_shared()?;
+                }
                 LOCK_RESERVED => database.file.lock_for_writing(false)?,
                 LOCK_PENDING | LOCK_EXCLUSIVE => database.file.lock_for_writing(true)?,
                 _ => return Err(Failure::broken(format!("lock {level}"))),
@@ -223,9 +240,13 @@ unsafe extern "C" fn file_control(file: *mut File, op: c_int, arg: *mut c_void) 
         with(file, |database| {
             match op {
                 FCNTL_PDB => {
-                    // The address of a field that holds the connection.
-                    let connection = *arg.cast::<*mut c_void>();
-                    database.file.set_connection(connection as usize)?;
+                    // The address of a field that holds the connection. Only the first one
+                    // is kept: later ones could be an application's own sqlite3_file_control.
+                    let field = arg.cast::<*mut c_void>().cast_const();
+                    if database.connection.is_null() {
+                        database.connection = field;
+                    }
+                    database.file.set_connection(*field as usize)?;
                 }
                 FCNTL_SYNC => {
                     let name = arg.cast::<c_char>().cast_const();
