@@ -51,6 +51,17 @@ pub fn parse_header(bytes: &[u8]) -> Result<Option<Header>> {
     Ok(Some(Header { body, request: reader.u64()?, kind: reader.u8()? }))
 }
 
+/// Whether bytes that should be a frame begin an HTTP request or reply. As a frame's length
+/// each of these would be far beyond [`MAX_BODY`].
+#[must_use]
+pub fn is_http(bytes: &[u8]) -> bool {
+    const BEGINNINGS: [&[u8; 4]; 11] = [
+        b"HTTP", b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"TRAC", b"CONN",
+        b"PRI ",
+    ];
+    bytes.first_chunk().is_some_and(|beginning| BEGINNINGS.contains(&beginning))
+}
+
 /// Builds a frame: `body` writes what stands behind the header.
 ///
 /// # Errors
@@ -97,6 +108,16 @@ mod tests {
         for cut in 0..HEADER_LEN {
             assert_eq!(parse_header(&frame[..cut]).unwrap(), None, "{cut}");
         }
+    }
+
+    #[test]
+    fn http_is_told_from_frames() {
+        for text in ["GET / HTTP/1.1", "HTTP/1.1 400 Bad Request", "PRI * HTTP/2.0"] {
+            assert!(is_http(text.as_bytes()));
+            assert!(parse_header(text.as_bytes()).is_err(), "no frame begins so");
+        }
+        assert!(!is_http(b"GET"));
+        assert!(!is_http(&build(1, 1, 0, |_| {}).unwrap()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use interleaf_store::api::Backend;
 use interleaf_store::env::{Deadline, Env};
 use interleaf_store::{Error, Store};
-use interleaf_wire::frame::{Header, parse_header};
+use interleaf_wire::frame::{Header, is_http, parse_header};
 use interleaf_wire::limits::HEADER_LEN;
 use interleaf_wire::message::{ClientHello, KIND_HELLO, Reply, Request, ServerHello};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -30,6 +30,10 @@ const BUFFER: usize = 16 << 10;
 
 /// Most bytes by which the buffer grows ahead of what has arrived.
 const GROWTH: usize = 1 << 20;
+
+/// What a client is told that speaks HTTP.
+const NOT_HTTP: &str = "this port speaks Interleaf's protocol, not HTTP; /healthz and /metrics are \
+                        where `interleaf serve --http` says, by default http://127.0.0.1:7481\n";
 
 /// Most pages that are read on a socket's own thread; more go to a thread of their own.
 const QUICK_PAGES: usize = 16;
@@ -54,6 +58,8 @@ enum End {
     Gone,
     /// The client broke the protocol: it is told, and the connection closed.
     Fault(u64, Error),
+    /// The client speaks HTTP: it is told so in HTTP.
+    Http,
 }
 
 struct Connection {
@@ -81,12 +87,17 @@ pub async fn serve(shared: Arc<Shared>, stream: Stream) {
         connection.shared.metrics.faults.inc();
         connection.outbox.send(Reply::Error(error.clone()).encode(*request), None);
     }
+    if let End::Http = &end {
+        tracing::debug!("a client speaks HTTP");
+        connection.shared.metrics.faults.inc();
+        connection.outbox.send(not_http(), None);
+    }
     // Each request in flight holds a slot until its reply is written.
     tokio::select! {
         _ = connection.slots.acquire_many(IN_FLIGHT) => {}
         () = connection.outbox.drain() => {}
     }
-    if matches!(end, End::Fault(..)) {
+    if matches!(end, End::Fault(..) | End::Http) {
         connection.linger().await;
     }
 }
@@ -133,6 +144,9 @@ impl Connection {
         }
         in_time(async {
             let header = loop {
+                if !greeted && is_http(buffer) {
+                    return Err(End::Http);
+                }
                 match parse_header(buffer).map_err(|error| End::Fault(0, error))? {
                     Some(header) => break header,
                     None => self.fill(buffer, HEADER_LEN).await?,
@@ -246,6 +260,16 @@ async fn in_time<T>(work: impl Future<Output = Result<T, End>>) -> Result<T, End
         Ok(result) => result,
         Err(_) => Err(End::Fault(0, Error::Timeout { after: FRAME_LIMIT })),
     }
+}
+
+/// [`NOT_HTTP`] as a reply.
+fn not_http() -> Vec<u8> {
+    let length = NOT_HTTP.len();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{NOT_HTTP}"
+    )
+    .into_bytes()
 }
 
 /// A request to be answered.

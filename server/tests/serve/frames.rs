@@ -1,5 +1,6 @@
 //! Peers that break the protocol.
 
+use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::Duration;
@@ -30,10 +31,17 @@ fn a_client_that_sends_rubbish_loses_its_own_connection_only() {
 
     let mut http = Raw::connect(&path);
     http.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-    let (_, refused) = error(http.receive());
+    let mut told = String::new();
+    http.0.read_to_string(&mut told).unwrap();
+    assert!(told.starts_with("HTTP/1.1 400 "), "{told}");
+    assert!(told.ends_with(":7481\n") && told.contains("protocol, not HTTP"), "{told}");
+
+    let mut huge = Raw::connect(&path);
+    huge.send(&[0xff; 16]);
+    let (_, refused) = error(huge.receive());
     assert!(matches!(&refused, Error::TooLarge { .. }), "{refused}");
     assert!(refused.to_string().contains("16777216"), "{refused}");
-    assert!(http.receive().is_none(), "closed");
+    assert!(huge.receive().is_none(), "closed");
 
     let mut short = Raw::greeted(&path);
     short.send(
@@ -119,7 +127,8 @@ fn a_server_of_another_version_or_of_another_kind_is_an_error_at_once() {
     let newer = Reply::Error(version.clone()).encode(1);
     assert_eq!(try_it("newer", newer), version);
     let http = try_it("http", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
-    assert!(matches!(http, Error::TooLarge { .. }), "{http}");
+    assert!(matches!(http, Error::InvalidUrl { .. }), "{http}");
+    assert!(http.to_string().contains("/http\" is no store URL: this is an HTTP port"), "{http}");
     let wrong = try_it("wrong", Reply::Done.encode(1));
     assert!(matches!(wrong, Error::Corrupt { .. }), "{wrong}");
 }

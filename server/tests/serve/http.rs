@@ -3,7 +3,9 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::support::{Database, LIMIT, Server, client, deadline, page, page_of};
+use interleaf_wire::connect;
+
+use crate::support::{Database, LIMIT, Server, client, deadline, options, page, page_of};
 
 pub fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address.trim_start_matches("http://")).unwrap();
@@ -21,6 +23,13 @@ fn health_and_numbers_are_served() {
     let (tcp, http) = (server.address("tcp://"), server.address("http://"));
     assert!(get(&http, "/healthz").starts_with("HTTP/1.1 200"));
     assert!(get(&http, "/other").starts_with("HTTP/1.1 404"));
+    // Each at the other's port.
+    assert!(get(&tcp.replace("tcp:", "http:"), "/healthz").contains("protocol, not HTTP"));
+    let Err(error) = connect(&http.replace("http:", "tcp:").parse().unwrap(), &options(LIMIT))
+    else {
+        panic!("HTTP is no store");
+    };
+    assert!(error.to_string().contains("this is an HTTP port"), "{error}");
     let client = client(&tcp);
     let database = Database::open(&*client, "app");
     let stale = database.change(vec![(page(1), page_of("a", 4096))]);

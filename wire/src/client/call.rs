@@ -7,8 +7,8 @@ use interleaf_store::env::Deadline;
 use interleaf_store::types::{CommitId, StoreId};
 use interleaf_store::{Error, Result};
 
-use super::Client;
 use super::socket::{Broken, Socket};
+use super::{Client, Endpoint};
 use crate::frame;
 use crate::limits::{HEADER_LEN, MAX_WAIT_MS};
 use crate::message::{ClientHello, Reply, Request};
@@ -197,7 +197,7 @@ impl Client {
             let Some(endpoint) = self.endpoints.get(index) else { continue };
             let opened = endpoint
                 .open(&*self.env().clock, deadline)
-                .and_then(|fd| self.greet(Socket::new(fd), deadline));
+                .and_then(|fd| self.greet(Socket::new(fd), endpoint, deadline));
             match opened {
                 Ok(socket) => {
                     self.preferred.store(index, Ordering::Relaxed);
@@ -211,12 +211,26 @@ impl Client {
     }
 
     /// Exchanges hellos.
-    fn greet(&self, mut socket: Socket, deadline: Deadline) -> Result<Greeted, Broken> {
+    fn greet(
+        &self,
+        mut socket: Socket,
+        endpoint: &Endpoint,
+        deadline: Deadline,
+    ) -> Result<Greeted, Broken> {
         let hello = ClientHello { capabilities: 0, software: self.options.software.clone() };
         let id = self.next_id();
         let frame = hello.encode(id).map_err(Broken::Refused)?;
         socket.send(&frame, &*self.env().clock, deadline)?;
-        match self.reply(&mut socket, id, deadline)? {
+        let reply = self.reply(&mut socket, id, deadline);
+        if reply.is_err() && socket.got_http() {
+            return Err(Broken::Refused(Error::InvalidUrl {
+                url: endpoint.to_string(),
+                why: "this is an HTTP port; Interleaf's protocol is spoken at another one, by \
+                      default 7480"
+                    .into(),
+            }));
+        }
+        match reply? {
             Reply::Hello(hello) => {
                 let found = hello.store.store;
                 match self.store {

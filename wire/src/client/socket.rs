@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags};
 
-use crate::frame::{Header, parse_header};
+use crate::frame::{Header, is_http, parse_header};
 use crate::limits::HEADER_LEN;
 use crate::message::Reply;
 
@@ -92,6 +92,11 @@ impl Socket {
         self.inbox.clear();
         self.inbox.shrink_to(INBOX_BYTES);
         Ok((header.request, reply))
+    }
+
+    /// Whether what was received last is HTTP.
+    pub(super) fn got_http(&self) -> bool {
+        is_http(&self.inbox)
     }
 
     /// Reads until the inbox begins with a whole frame.

@@ -150,7 +150,9 @@ fn connect_default(options: &ConnectOptions, deadline: Deadline) -> Result<Arc<d
 /// `~/.local/share/interleaf`.
 ///
 /// # Errors
-/// `InvalidSetting` where neither variable gives an absolute path.
+/// `InvalidSetting` where neither variable gives an absolute path. The XDG rules say to
+/// ignore a relative `XDG_DATA_HOME`: data would then go to, and be looked for at, another
+/// place than its user believes, so it is refused instead.
 pub fn default_directory() -> Result<PathBuf> {
     directory_from(std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"))
 }
@@ -159,14 +161,17 @@ fn directory_from(
     data_home: Option<std::ffi::OsString>,
     home: Option<std::ffi::OsString>,
 ) -> Result<PathBuf> {
-    // The XDG rules: a relative path is to be ignored.
-    let absolute = |value: Option<std::ffi::OsString>| {
-        value.map(PathBuf::from).filter(|path| path.is_absolute())
-    };
-    if let Some(data) = absolute(data_home) {
-        return Ok(data.join("interleaf"));
+    if let Some(data) = data_home.filter(|value| !value.is_empty()).map(PathBuf::from) {
+        if data.is_absolute() {
+            return Ok(data.join("interleaf"));
+        }
+        return Err(Error::InvalidSetting {
+            setting: "XDG_DATA_HOME".into(),
+            value: data.display().to_string(),
+            allowed: "an absolute path, or nothing for ~/.local/share".into(),
+        });
     }
-    match absolute(home) {
+    match home.map(PathBuf::from).filter(|path| path.is_absolute()) {
         Some(home) => Ok(home.join(".local/share/interleaf")),
         None => Err(Error::InvalidSetting {
             setting: "HOME".into(),

@@ -11,15 +11,16 @@ fn url(text: &str) -> StoreUrl {
 }
 
 #[test]
-fn the_default_directory_follows_the_xdg_rules() {
+fn the_default_directory_is_absolute_or_refused() {
     let from = |data: Option<&str>, home: Option<&str>| {
         directory_from(data.map(Into::into), home.map(Into::into))
     };
     assert_eq!(from(Some("/data"), Some("/home/u")).unwrap(), Path::new("/data/interleaf"));
     let home = Path::new("/home/u/.local/share/interleaf");
     assert_eq!(from(None, Some("/home/u")).unwrap(), home);
-    assert_eq!(from(Some("relative"), Some("/home/u")).unwrap(), home);
     assert_eq!(from(Some(""), Some("/home/u")).unwrap(), home);
+    let relative = from(Some("relative"), Some("/home/u")).unwrap_err();
+    assert!(relative.to_string().starts_with("XDG_DATA_HOME is \"relative\""), "{relative}");
     assert!(matches!(from(None, None), Err(Error::InvalidSetting { .. })));
     assert!(matches!(from(None, Some("")), Err(Error::InvalidSetting { .. })));
 }
