@@ -54,6 +54,20 @@ impl Context {
         Ok(interleaf_wire::connect(&self.store, &options)?)
     }
 
+    /// The store's URL: for the default store that of its directory.
+    ///
+    /// # Errors
+    /// Where the default store has no directory, for want of an environment.
+    pub fn store_url(&self) -> Result<String, Error> {
+        match &self.store {
+            StoreUrl::Default => {
+                let directory = interleaf_wire::connect::default_directory()?;
+                Ok(StoreUrl::Directory(directory).to_string())
+            }
+            other => Ok(other.to_string()),
+        }
+    }
+
     /// When a request sent now must have been answered.
     #[must_use]
     pub fn deadline(&self) -> Deadline {

@@ -8,6 +8,7 @@ mod demo;
 mod human;
 mod libraries;
 mod logging;
+mod nearest;
 mod progress;
 mod serve;
 mod snapshot;
@@ -17,7 +18,8 @@ mod table;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser};
 use interleaf_store::Error;
 
 /// What was asked for could not be done.
@@ -40,12 +42,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help and version go to stdout and are no error; anything else becomes one line.
+/// Help and version go to stdout and are no error; where a command is missing its help goes to
+/// stderr; anything else becomes one line.
 fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     if !error.use_stderr() {
         print!("{text}");
         return ExitCode::SUCCESS;
+    }
+    if let Some(help) = missing_command(error) {
+        drop(write!(io::stderr(), "{help}"));
+        return ExitCode::from(USAGE);
     }
     let first = text.split("\n\n").next().unwrap_or(&text);
     let message = one_line(first.trim_start_matches("error: "));
@@ -57,6 +64,23 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// do; `eprintln` would panic.
 fn complain(message: &str) {
     drop(writeln!(io::stderr(), "interleaf: {message}"));
+}
+
+/// The help of a command that was given without its subcommand.
+fn missing_command(error: &clap::Error) -> Option<String> {
+    let given = match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
+        // With nothing set at all clap has the help ready.
+        (ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, _) => {
+            return Some(error.render().to_string());
+        }
+        (ErrorKind::MissingSubcommand, Some(ContextValue::String(given))) => given,
+        _ => return None,
+    };
+    let mut command = cli::Cli::command();
+    command.build();
+    let last = given.rsplit(' ').next().unwrap_or_default();
+    let sub = command.find_subcommand(last).cloned();
+    Some(sub.unwrap_or(command).render_help().to_string())
 }
 
 /// Bad names, times, URLs and settings are the caller's mistake; the rest is a failure.

@@ -8,6 +8,7 @@ use interleaf_store::types::{BranchId, PageNumber, Version};
 use interleaf_store::{Error, api};
 
 use crate::context::{Context, Target};
+use crate::nearest::or_nearest;
 
 /// Bytes of pages asked for at a time: well below a frame's limit.
 const BATCH_BYTES: usize = 4 << 20;
@@ -35,10 +36,11 @@ impl<'a> Snapshot<'a> {
         context: &Context,
         backend: &'a dyn Backend,
         target: &Target,
-    ) -> Result<Self, Error> {
+    ) -> anyhow::Result<Self> {
         let request =
             OpenRequest { name: target.name.clone(), create: false, at: target.when.clone() };
-        let opened = backend.open(&request, context.deadline())?;
+        let opened = backend.open(&request, context.deadline());
+        let opened = or_nearest(context, backend, &target.name, opened)?;
         let begin = BeginRequest { branch: opened.branch, at: opened.snapshot, known: None };
         let begun = backend.begin(&begin, context.deadline())?;
         Ok(Self {

@@ -14,6 +14,7 @@ use crate::cli::Output;
 use crate::cmd::Usage;
 use crate::context::{Context, out, out_json};
 use crate::human;
+use crate::nearest::{describe, or_nearest};
 use crate::table::{Align, Table};
 
 /// `interleaf db ...`
@@ -25,6 +26,9 @@ pub enum Command {
     Create {
         /// Its name: 1 to 255 bytes of UTF-8
         name: DatabaseName,
+        /// The form of the output.
+        #[command(flatten)]
+        output: Output,
     },
     /// List the databases
     #[command(after_help = "Example:\n  interleaf db list")]
@@ -49,6 +53,9 @@ pub enum Command {
         from: DatabaseName,
         /// The new one
         to: DatabaseName,
+        /// The form of the output.
+        #[command(flatten)]
+        output: Output,
     },
     /// Remove a database
     Drop(Drop),
@@ -64,6 +71,9 @@ pub struct Drop {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// The form of the output.
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Runs `interleaf db ...`.
@@ -72,17 +82,25 @@ pub struct Drop {
 /// Those of the store.
 pub fn run(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Create { name } => create(context, &name)?,
+        Command::Create { name, output } => create(context, &name, output)?,
         Command::List { output } => list(context, output)?,
         Command::Info { name, output } => info(context, &name, output)?,
-        Command::Rename { from, to } => rename(context, &from, &to)?,
+        Command::Rename { from, to, output } => rename(context, &from, &to, output)?,
         Command::Drop(args) => return drop_database(context, &args),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn create(context: &Context, name: &DatabaseName) -> anyhow::Result<()> {
-    context.connect()?.create(name, CreateState::Ready, context.deadline())?;
+fn create(context: &Context, name: &DatabaseName, output: Output) -> anyhow::Result<()> {
+    let created = context.connect()?.create(name, CreateState::Ready, context.deadline())?;
+    if output.json {
+        return out_json(&json!({
+            "created": name.as_str(),
+            "database": created.database.to_string(),
+            "branch": created.branch.to_string(),
+            "domain": created.domain.to_string(),
+        }));
+    }
     out(format_args!("created {name}\n"))
 }
 
@@ -118,7 +136,8 @@ pub fn table(databases: &[DatabaseInfo]) -> Table {
 }
 
 fn info(context: &Context, name: &DatabaseName, output: Output) -> anyhow::Result<()> {
-    let info = context.connect()?.describe(name, context.deadline())?;
+    let backend = context.connect()?;
+    let info = describe(context, backend.as_ref(), name)?;
     if output.json {
         return out_json(&to_json(&info));
     }
@@ -147,14 +166,24 @@ fn info(context: &Context, name: &DatabaseName, output: Output) -> anyhow::Resul
     ))
 }
 
-fn rename(context: &Context, from: &DatabaseName, to: &DatabaseName) -> anyhow::Result<()> {
-    context.connect()?.rename(from, to, context.deadline())?;
+fn rename(
+    context: &Context,
+    from: &DatabaseName,
+    to: &DatabaseName,
+    output: Output,
+) -> anyhow::Result<()> {
+    let backend = context.connect()?;
+    let renamed = backend.rename(from, to, context.deadline());
+    or_nearest(context, backend.as_ref(), from, renamed)?;
+    if output.json {
+        return out_json(&json!({ "renamed": from.as_str(), "to": to.as_str() }));
+    }
     out(format_args!("renamed {from} to {to}\n"))
 }
 
 fn drop_database(context: &Context, args: &Drop) -> anyhow::Result<ExitCode> {
     let backend = context.connect()?;
-    let info = backend.describe(&args.name, context.deadline())?;
+    let info = describe(context, backend.as_ref(), &args.name)?;
     if !args.yes {
         let stdin = std::io::stdin();
         if !stdin.is_terminal() {
@@ -173,6 +202,10 @@ fn drop_database(context: &Context, args: &Drop) -> anyhow::Result<ExitCode> {
         }
     }
     backend.drop_database(&args.name, context.deadline())?;
+    if args.output.json {
+        out_json(&json!({ "dropped": args.name.as_str() }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     out(format_args!("dropped {}\n", args.name))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,10 @@
 //! `interleaf export`: any version of a database as a SQLite file.
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use interleaf_store::Error;
 use interleaf_store::api::Allocation;
 use interleaf_store::sqlite_file;
@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 
 use crate::cli::Output;
+use crate::cmd::Usage;
 use crate::context::{Context, Target, out, out_json};
 use crate::human;
 use crate::progress::Progress;
@@ -22,14 +23,16 @@ use crate::snapshot::Snapshot;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The file appears complete or not at all: it is written beside its place, made durable,\n\
-        and renamed.\n\n\
+        and renamed. With - for the file the database goes to stdout, where only exit code 0\n\
+        says that it is complete.\n\n\
         Examples:\n  interleaf export app.db backup.db\n  \
-        interleaf export app.db@2026-05-01T00:00:00Z may.db"
+        interleaf export app.db@2026-05-01T00:00:00Z may.db\n  \
+        interleaf export app.db - | gzip > app.db.gz"
 )]
 pub struct Args {
     /// NAME, or NAME@WHEN for an earlier state
     name: Target,
-    /// The file to write
+    /// The file to write; - is stdout
     file: PathBuf,
     /// Replace the file if it is there
     #[arg(long)]
@@ -44,6 +47,9 @@ pub struct Args {
 /// # Errors
 /// Where the file is there already, or the store or the disk fails.
 pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    if args.file == Path::new("-") {
+        return to_stdout(context, args);
+    }
     let shown = args.file.display();
     check_target(&args.file, args.force)?;
     let backend = context.connect()?;
@@ -94,6 +100,27 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes the database to a pipe or whatever stdout is, but for a terminal.
+fn to_stdout(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    if args.output.json {
+        return Err(Usage("--json and the database cannot both go to stdout".into()).into());
+    }
+    let stdout = std::io::stdout().lock();
+    if stdout.is_terminal() {
+        let why = "a database does not go to a terminal: name a file (./- for one called -), or \
+                   send stdout to one";
+        return Err(Usage(why.into()).into());
+    }
+    let backend = context.connect()?;
+    let snapshot = Snapshot::open(context, backend.as_ref(), &args.name)?;
+    let clock = &context.env.clock;
+    let mut progress = Progress::new("exporting", snapshot.bytes(), clock.now());
+    // A reader that goes away has no database: unlike with a list that is an error.
+    write_pages(context, &snapshot, stdout, &mut progress).map_err(|e| anyhow!("stdout: {e:#}"))?;
+    progress.finish(clock.now());
+    Ok(ExitCode::SUCCESS)
+}
+
 /// A journal or WAL of the file that is about to be replaced would be taken for the new
 /// file's own, and damage it.
 fn check_target(file: &Path, force: bool) -> anyhow::Result<()> {
@@ -120,7 +147,7 @@ fn check_target(file: &Path, force: bool) -> anyhow::Result<()> {
 fn write_pages(
     context: &Context,
     snapshot: &Snapshot<'_>,
-    file: &mut std::fs::File,
+    file: impl Write,
     progress: &mut Progress,
 ) -> anyhow::Result<()> {
     let mut file = BufWriter::with_capacity(1 << 20, file);

@@ -10,7 +10,11 @@ use serde_json::{Value, json};
 use crate::cli::Output;
 use crate::context::{Context, Target, out, out_json};
 use crate::human;
+use crate::nearest::describe;
 use crate::table::{Align, Table};
+
+/// Digits of a commit's id that the table shows.
+const SHORT_ID: usize = 12;
 
 /// Entries asked for in one request: well below a frame's limit.
 const BATCH: usize = 1000;
@@ -19,7 +23,8 @@ const BATCH: usize = 1000;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A commit's time is by the clock of whoever wrote it, its version is exact: to go back to a\n\
-    commit, give the version (NAME@VERSION).\n\n\
+    commit, give the version (NAME@VERSION). The table has the\n\
+    first 12 digits of a commit's id, --json all of them.\n\n\
     Examples:\n  \
     interleaf log app.db --limit 5\n  \
     interleaf log app.db --commit 5f0c6a52d4c94c1bb3a7d7d7be0a7a10"
@@ -44,7 +49,7 @@ pub struct Args {
 /// Those of the store.
 pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     let backend = context.connect()?;
-    let info = backend.describe(&args.name.name, context.deadline())?;
+    let info = describe(context, backend.as_ref(), &args.name.name)?;
     if let Some(id) = args.commit {
         return show_commit(context, args, backend.as_ref(), info.branch, id);
     }
@@ -137,6 +142,7 @@ pub fn table(entries: &[LogEntry]) -> Table {
         ("PAGES", Align::Right),
         ("ADDED", Align::Right),
         ("SIZE", Align::Right),
+        ("COMMIT", Align::Left),
         ("CLIENT", Align::Left),
     ]);
     for entry in entries {
@@ -146,6 +152,7 @@ pub fn table(entries: &[LogEntry]) -> Table {
             entry.pages.len().to_string(),
             human::bytes(entry.bytes),
             entry.allocation.map_or_else(String::new, |a| a.pages.to_string()),
+            entry.id.to_string().chars().take(SHORT_ID).collect(),
             printable(&entry.client),
         ]);
     }

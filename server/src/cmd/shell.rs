@@ -7,11 +7,14 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{anyhow, ensure};
+use interleaf_store::Error;
 use interleaf_store::api::OpenRequest;
+use interleaf_store::types::DatabaseName;
 
 use crate::cmd::exec;
 use crate::context::{Context, Target};
 use crate::libraries;
+use crate::nearest::{or_nearest, suggestion};
 
 /// `interleaf shell`
 #[derive(Debug, clap::Args)]
@@ -58,10 +61,28 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Opens the database once before the program does. Where its `.open` fails the program goes
 /// on with an empty database in memory, and ends with 0 having written into nothing.
+///
+/// A name that is not there is created, as the program by itself would do, but not silently:
+/// it may be a slip. Behind a WHEN with a slip in it no database is created.
 fn check(context: &Context, target: &Target) -> anyhow::Result<()> {
-    let at = target.when.clone();
-    let request = OpenRequest { name: target.name.clone(), create: at.is_none(), at };
-    context.connect()?.open(&request, context.deadline())?;
+    let backend = context.connect()?;
+    let (name, at) = (&target.name, target.when.clone());
+    let mut request = OpenRequest { name: name.clone(), create: false, at };
+    let error = match backend.open(&request, context.deadline()) {
+        Err(error @ Error::NotFound { .. }) if target.when.is_none() => error,
+        opened => return or_nearest(context, backend.as_ref(), name, opened).map(|_| ()),
+    };
+    let suggestion = suggestion(context, backend.as_ref(), name).unwrap_or_default();
+    if let Some((bare, _)) = name.as_str().rsplit_once('@')
+        && DatabaseName::new(bare)
+            .is_ok_and(|bare| backend.describe(&bare, context.deadline()).is_ok())
+    {
+        return Err(anyhow!("{error}{suggestion}"));
+    }
+    request.create = true;
+    if backend.open(&request, context.deadline())?.created {
+        eprintln!("interleaf: database {name:?} did not exist and was created{suggestion}");
+    }
     Ok(())
 }
 

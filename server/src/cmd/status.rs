@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use interleaf_store::api::{RecordCounts, StoreInfo, StoreStatus};
+use interleaf_store::url::StoreUrl;
 use serde_json::{Value, json};
 
 use crate::cli::Output;
@@ -43,7 +44,8 @@ pub fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     };
     if args.output.json {
         out_json(&json!({
-            "url": context.store.to_string(),
+            "url": context.store_url()?,
+            "default": context.store == StoreUrl::Default,
             "store": info.store.to_string(),
             "incarnation": info.incarnation.to_string(),
             "engine": info.engine,
@@ -55,7 +57,7 @@ pub fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    out(summary(context, &info, &status))?;
+    out(summary(context, &info, &status)?)?;
     out(format_args!("\n{}", db::table(&databases)))?;
     if let Some(records) = records {
         out(format_args!("\n{}", records_table(&records)))?;
@@ -63,9 +65,16 @@ pub fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn summary(context: &Context, info: &StoreInfo, status: &StoreStatus) -> Table {
-    let mut table =
-        Table::new(&[("STORE", Align::Left), (&context.store.to_string(), Align::Left)]);
+fn summary(
+    context: &Context,
+    info: &StoreInfo,
+    status: &StoreStatus,
+) -> Result<Table, interleaf_store::Error> {
+    let mut url = context.store_url()?;
+    if context.store == StoreUrl::Default {
+        url.push_str(" (the default store)");
+    }
+    let mut table = Table::new(&[("STORE", Align::Left), (&url, Align::Left)]);
     table.row(["id", &info.store.to_string()]);
     table.row(["incarnation", &info.incarnation.to_string()]);
     table.row(["engine", &info.engine]);
@@ -83,7 +92,7 @@ fn summary(context: &Context, info: &StoreInfo, status: &StoreStatus) -> Table {
         };
         table.row([name.as_str(), &shown]);
     }
-    table
+    Ok(table)
 }
 
 fn records_json(records: &RecordCounts) -> Value {
