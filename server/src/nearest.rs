@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn slips_and_paths_are_near_and_other_names_are_not() {
-        let names = ["app.db", "/srv/app/app.db", "orders", "a", "apple.db"];
+        let names = ["app.db", "/srv/app/app.db", "orders", "a", "applications.db"];
         for (wanted, near) in [
             ("apq.db", &["app.db"][..]),
             ("pap.db", &["app.db"]),

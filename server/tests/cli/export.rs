@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{FILL, Place, count};
+use crate::support::{FILL, Place, Ran, count};
 
 #[test]
 fn a_file_that_is_there_stays_unless_forced() {
@@ -15,6 +15,25 @@ fn a_file_that_is_there_stays_unless_forced() {
     place.ok(["export", "a.db", "there", "--force"]);
     assert_eq!(count(&place.path("there"), "t"), 2000);
     assert_eq!(place.names(), ["a.db", "there"], "no temporary file stays");
+}
+
+#[test]
+fn a_dash_is_stdout_and_no_file() {
+    let place = Place::new();
+    place.sqlite_file("a.db", FILL);
+    place.ok(["import", "a.db"]);
+    place.ok(["export", "a.db", "x.db"]);
+    let output = place.command(["export", "a.db", "-"]).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    assert!(output.stdout == fs::read(place.path("x.db")).unwrap());
+    assert_eq!(place.names(), ["a.db", "x.db"]);
+    // A reader that goes away has no database.
+    let mut command = place.command(["export", "a.db", "-"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    Ran::of(command.stdout(writer).output().unwrap()).failed(1, &["stdout"]);
+    place.ok(["export", "a.db", "./-"]);
+    assert_eq!(count(&place.path("-"), "t"), 2000);
 }
 
 #[test]

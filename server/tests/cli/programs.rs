@@ -75,11 +75,38 @@ fn shell_fails_before_sqlite3_would_go_on_in_memory() {
     };
     run(&["shell", "nosuch@-5s", "SELECT 1"]).failed(1, &["nosuch"]);
     run(&["--store", "unix:/gone.sock", "shell", "a", "SELECT 1"]).failed(1, &["/gone.sock"]);
+    place.ok(["db", "create", "app.db"]);
+    run(&["shell", "app.db@yesterday"]).failed(1, &["no point in time", "mean \"app.db\"?"]);
+}
+
+#[test]
+fn shell_says_that_it_created_a_database() {
+    let place = Place::new();
+    script(&place, "sqlite3", "#!/bin/sh\n");
+    fs::write(place.path("lib.so"), "").unwrap();
+    let run = |name: &str| {
+        let mut command = place.command(["shell", name]);
+        command.env("PATH", format!("{}:/usr/bin:/bin", place.path("").display()));
+        Ran::of(command.env("INTERLEAF_EXTENSION", place.path("lib.so")).output().unwrap())
+    };
+    for (name, said) in [
+        ("app.db", "interleaf: database \"app.db\" did not exist and was created\n"),
+        ("app.db", ""),
+        (
+            "apq.db",
+            "interleaf: database \"apq.db\" did not exist and was created; did you mean \"app.db\"?\n",
+        ),
+        ("me@home", "interleaf: database \"me@home\" did not exist and was created\n"),
+    ] {
+        let ran = run(name);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, said));
+    }
 }
 
 #[test]
 fn shell_names_the_package_where_sqlite3_is_missing() {
     let place = Place::new();
+    place.ok(["db", "create", "a"]);
     fs::write(place.path("lib.so"), "").unwrap();
     let output = place
         .command(["shell", "a"])

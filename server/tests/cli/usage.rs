@@ -7,7 +7,6 @@ fn what_is_no_command_line_is_exit_code_2_and_one_line() {
     let place = Place::new();
     for (args, part) in [
         (&["frobnicate"][..], "frobnicate"),
-        (&[][..], "subcommand"),
         (&["import"], "<FILE>"),
         (&["log", "a", "--limit", "x"], "--limit"),
         (&["log", "a", "--commit", "xyz"], "commit id"),
@@ -17,6 +16,7 @@ fn what_is_no_command_line_is_exit_code_2_and_one_line() {
         (&["export", "app@", "--json", "x", "y"], "y"),
         (&["--store", "http://x", "db", "list"], "dir:"),
         (&["--store", "dir:", "db", "list"], "path"),
+        (&["export", "a", "-", "--json"], "stdout"),
         (&["--store", "tcp://host:70000", "db", "list"], "tcp://host:port"),
         (&["verify"], "--all"),
         (&["verify", "a", "--all"], "--all"),
@@ -26,6 +26,25 @@ fn what_is_no_command_line_is_exit_code_2_and_one_line() {
         place.run(args).failed(2, &[part]);
     }
     assert!(place.names().is_empty(), "nothing was written: {:?}", place.names());
+}
+
+#[test]
+fn a_missing_subcommand_shows_the_help_as_an_error() {
+    let place = Place::new();
+    for (args, usage) in [
+        (&[][..], "Usage: interleaf [OPTIONS] <COMMAND>"),
+        (&["db"], "Usage: interleaf db [OPTIONS] <COMMAND>"),
+    ] {
+        for with_store in [true, false] {
+            let mut command = place.command(args);
+            if !with_store {
+                command.env_remove("INTERLEAF_STORE");
+            }
+            let ran = crate::support::Ran::of(command.output().unwrap());
+            assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
+            assert!(ran.stderr.contains(usage) && ran.stderr.contains("Example"), "{ran:?}");
+        }
+    }
 }
 
 #[test]
@@ -58,6 +77,7 @@ fn a_bad_setting_names_variable_value_and_what_is_allowed() {
         ("INTERLEAF_TIMEOUT_MS", "soon", "milliseconds"),
         ("INTERLEAF_LOG", "loud", "debug"),
         ("INTERLEAF_STORE", "nowhere", "dir:"),
+        ("INTERLEAF_DATABASES", "[a-z].db", "no classes"),
     ] {
         let output = place.command(["db", "list"]).env(name, value).output().unwrap();
         crate::support::Ran::of(output).failed(2, &[value, allowed]);

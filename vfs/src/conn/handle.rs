@@ -18,7 +18,8 @@ use super::stats::Stats;
 use super::store::{Connect, store_at};
 use super::super_journal;
 use crate::code::{CANTOPEN, Failure, Outcome};
-use crate::config::Config;
+use crate::config::{Config, LogLevel};
+use crate::log;
 use crate::names::has_data;
 
 /// A database to open.
@@ -77,6 +78,11 @@ impl DatabaseFile {
             }
             other => other?,
         };
+        if open.created {
+            // As with SQLite's own files a slip in a name makes a new database.
+            let text = format!("database {} did not exist and was created", wanted.name);
+            log::line(config.log, LogLevel::Info, &text);
+        }
         let session = Arc::new(Session::default());
         let read_only = open.snapshot.is_some();
         let id = {
