@@ -14,7 +14,7 @@ use crate::when::{When, format_time};
 
 /// How far a time may lie ahead of the store's own clock and still mean now, in microseconds:
 /// the clocks of two machines differ by a little.
-const SKEW_MICROS: i64 = 10_000_000;
+const AHEAD_MICROS: i64 = 10_000_000;
 
 /// Most entries that one call for the log gives.
 const MAX_LOG_ENTRIES: usize = 100_000;
@@ -117,7 +117,7 @@ fn at_time<R: Reads + ?Sized>(
     now: i64,
     newest: Version,
 ) -> Result<Version> {
-    if time > now.saturating_add(SKEW_MICROS) {
+    if time > now.saturating_add(AHEAD_MICROS) {
         let (time, now) = (format_time(time), format_time(now));
         return Err(Error::NotFound {
             what: format!("a version at {time} (in the future: the store's clock says {now})"),
