@@ -148,7 +148,9 @@ fn something_that_is_no_client() {
     let served = Served::new();
     let mut socket = served.connect();
     socket.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    refused(&mut socket, &[]);
+    let mut told = String::new();
+    socket.read_to_string(&mut told).unwrap();
+    assert!(told.starts_with("HTTP/1.1 400 ") && told.contains("not HTTP"), "{told}");
     let mut socket = served.connect();
     socket.write_all(&frame(HELLO, b"ILF9 and so on, whatever it is")).unwrap();
     refused(&mut socket, &["ILF1"]);
