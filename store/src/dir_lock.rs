@@ -22,7 +22,9 @@ const COMMAND_CHARS: usize = 200;
 /// Holds a directory until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _file: File,
+    file: File,
+    /// The process that took it.
+    process: u32,
 }
 
 impl DirLock {
@@ -49,7 +51,21 @@ impl DirLock {
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
         file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file, process: std::process::id() })
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Explicitly: a program that another thread is just starting has the same open file
+        // between its fork and its exec, and would hold the lock with it. Not in a child that
+        // inherited this value: the lock is its parent's.
+        if self.process != std::process::id() {
+            return;
+        }
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            tracing::warn!(%error, "the lock of a store's directory could not be released");
+        }
     }
 }
 
@@ -90,6 +106,21 @@ mod tests {
         assert_eq!(holder, format!("this process ({})", std::process::id()));
         drop(lock);
         drop(DirLock::acquire(dir.path()).unwrap());
+    }
+
+    #[test]
+    fn a_lock_that_was_dropped_is_free_though_its_file_is_still_open_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        // What a child has between its fork and its exec: the same open file.
+        let inherited = lock.file.try_clone().unwrap();
+        drop(lock);
+        let again = DirLock::acquire(dir.path()).unwrap();
+        drop(inherited);
+        // The other way round: what a forked child drops takes nothing from its parent.
+        let childs = DirLock { file: again.file.try_clone().unwrap(), process: again.process + 1 };
+        drop(childs);
+        assert!(matches!(DirLock::acquire(dir.path()), Err(Error::Locked { .. })));
     }
 
     #[test]
