@@ -97,10 +97,14 @@ pub fn run_within(command: &mut Command, input: &str, limit: Duration) -> Output
     let stdout = collect(guard.child().stdout.take().unwrap());
     let stderr = collect(guard.child().stderr.take().unwrap());
     let mut stdin = guard.child().stdin.take().unwrap();
-    // A process that ends without reading all closes the pipe: its own business.
-    drop(stdin.write_all(input.as_bytes()));
-    drop(stdin);
+    let input = input.as_bytes().to_vec();
+    // On a thread: a process that reads nothing must not keep the limit from being noticed.
+    let writer = std::thread::spawn(move || {
+        // A process that ends without reading all closes the pipe: its own business.
+        drop(stdin.write_all(&input));
+    });
     let status = guard.wait(limit);
+    writer.join().unwrap();
     Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 

@@ -12,6 +12,6 @@ pub fn trials() -> Vec<Trial> {
 fn repeats() -> Outcome {
     let world = World::new()?;
     let script = sources().join("repeating.py");
-    let python = world.preloaded("python3")?.arg(script).arg(preload()?).arg("library");
+    let python = world.preloaded("python3")?.arg(script).arg(preload()).arg("library");
     contains(&python.succeed()?, "all as it must be")
 }

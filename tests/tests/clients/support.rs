@@ -3,11 +3,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
+use interleaf_tests::{artefacts, process};
 use tempfile::TempDir;
 
 /// What a test says when it fails.
@@ -21,41 +21,28 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where this workspace's sources are.
 pub fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
-}
-
-/// The directory of this build: `target/debug` or the like.
-pub fn build_dir() -> Result<PathBuf, Failure> {
-    let exe = std::env::current_exe()?;
-    let dir =
-        exe.parent().and_then(Path::parent).ok_or("the test binary has no target directory")?;
-    Ok(dir.to_owned())
+    artefacts::repository().join("tests/clients")
 }
 
 /// A built file that the tests are about.
-pub fn artefact(name: &str) -> Result<PathBuf, Failure> {
-    let path = build_dir()?.join(name);
-    if !path.is_file() {
-        return Err(
-            format!("{} is missing; `cargo build --workspace` makes it", path.display()).into()
-        );
-    }
-    Ok(path)
+pub fn artefact(name: &str) -> PathBuf {
+    artefacts::artefact(name)
 }
 
 /// The loadable extension.
-pub fn extension() -> Result<PathBuf, Failure> {
+pub fn extension() -> PathBuf {
     artefact("libinterleaf.so")
 }
 
 /// The preload library.
-pub fn preload() -> Result<PathBuf, Failure> {
+pub fn preload() -> PathBuf {
     artefact("libinterleaf_preload.so")
 }
 
 /// A directory for what the tests install: kept from run to run, cleared by `cargo clean`.
 pub fn cache_dir(name: &str) -> Result<PathBuf, Failure> {
-    let dir = build_dir()?.parent().ok_or("no target directory")?.join("clients").join(name);
+    let target = artefacts::target_dir();
+    let dir = target.parent().ok_or("no target directory")?.join("clients").join(name);
     std::fs::create_dir_all(&dir)?;
     Ok(dir)
 }
@@ -99,19 +86,19 @@ impl World {
         let mut url = OsString::from("dir:");
         url.push(self.store());
         command.env("INTERLEAF_STORE", url).current_dir(self.dir());
-        Program { command, input: Vec::new(), patience: PATIENCE }
+        Program { command, input: String::new(), patience: PATIENCE }
     }
 
     /// A program under the preload library.
     pub fn preloaded(&self, name: impl AsRef<OsStr>) -> Result<Program, Failure> {
-        Ok(self.program(name).env("LD_PRELOAD", preload()?))
+        Ok(self.program(name).env("LD_PRELOAD", preload()))
     }
 }
 
 /// A program to be run.
 pub struct Program {
     command: Command,
-    input: Vec<u8>,
+    input: String,
     patience: Duration,
 }
 
@@ -145,7 +132,7 @@ impl Program {
         self.command
     }
 
-    pub fn input(mut self, text: impl Into<Vec<u8>>) -> Self {
+    pub fn input(mut self, text: impl Into<String>) -> Self {
         self.input = text.into();
         self
     }
@@ -156,47 +143,23 @@ impl Program {
         self
     }
 
-    /// Runs it to its end, or to the end of the patience.
-    pub fn run(mut self) -> Result<Ran, Failure> {
+    /// Runs it to its end; a panic at the end of the patience.
+    pub fn run(mut self) -> Ran {
         let what = format!("{:?}", self.command);
-        let mut child = self
-            .command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("{what}: {e}"))?;
-        let stdin = child.stdin.take().ok_or("no stdin")?;
-        let input = std::mem::take(&mut self.input);
-        let writer = std::thread::spawn(move || {
-            let mut stdin = stdin;
-            // A program that ends before it has read everything says so by its exit code.
-            stdin.write_all(&input).err();
-        });
-        let stdout = collect(child.stdout.take().ok_or("no stdout")?);
-        let stderr = collect(child.stderr.take().ok_or("no stderr")?);
-        let code = wait(&mut child, self.patience).map_err(|e| format!("{what}: {e}"))?;
-        writer.join().map_err(|_| "the writer panicked")?;
-        let text = |thread: std::thread::JoinHandle<Vec<u8>>| {
-            thread.join().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        };
-        Ok(Ran {
-            what,
-            code,
-            stdout: text(stdout).map_err(|_| "the reader panicked")?,
-            stderr: text(stderr).map_err(|_| "the reader panicked")?,
-        })
+        let output = process::run_within(&mut self.command, &self.input, self.patience);
+        let (stdout, stderr) = process::text(&output);
+        Ran { what, code: output.status.code(), stdout, stderr }
     }
 
     /// Runs it and gives what it printed; an error unless it ended with 0.
     pub fn succeed(self) -> Result<String, Failure> {
-        let ran = self.run()?;
+        let ran = self.run();
         if ran.code == Some(0) { Ok(ran.stdout) } else { Err(ran.report("exit code 0")) }
     }
 
     /// Runs it; an error unless it fails, and says each of `parts` on stdout or stderr.
     pub fn fail(self, parts: &[&str]) -> Outcome {
-        let ran = self.run()?;
+        let ran = self.run();
         if matches!(ran.code, Some(0) | None) {
             return Err(ran.report("an error"));
         }
@@ -219,30 +182,6 @@ impl Ran {
             }
         }
         text.into()
-    }
-}
-
-fn collect(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What was read before an error is what the test gets to see.
-        from.read_to_end(&mut bytes).err();
-        bytes
-    })
-}
-
-fn wait(child: &mut Child, patience: Duration) -> Result<Option<i32>, Failure> {
-    let begin = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status.code());
-        }
-        if begin.elapsed() > patience {
-            child.kill()?;
-            child.wait()?;
-            return Err(format!("still running after {} s", patience.as_secs()).into());
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -119,11 +119,19 @@ unsafe fn with(file: *mut File, body: impl FnOnce(&mut Database) -> Outcome<c_in
     })
 }
 
-fn offset_of(offset: i64) -> Outcome<u64> {
+/// An offset in a file, as SQLite gives it.
+///
+/// # Errors
+/// For a negative one, which SQLite never gives.
+pub fn offset_of(offset: i64) -> Outcome<u64> {
     u64::try_from(offset).map_err(|_| Failure::broken(format!("offset {offset}")))
 }
 
-fn length_of(len: c_int) -> Outcome<usize> {
+/// A length, likewise.
+///
+/// # Errors
+/// As [`offset_of`].
+pub fn length_of(len: c_int) -> Outcome<usize> {
     usize::try_from(len).map_err(|_| Failure::broken(format!("length {len}")))
 }
 
@@ -228,7 +236,7 @@ unsafe extern "C" fn unlock(file: *mut File, level: c_int) -> c_int {
 }
 
 /// Only asked where a journal is there, and none ever is.
-unsafe extern "C" fn check_reserved_lock(_: *mut File, out: *mut c_int) -> c_int {
+pub unsafe extern "C" fn check_reserved_lock(_: *mut File, out: *mut c_int) -> c_int {
     // SAFETY: SQLite's contract.
     unsafe { *out = 0 };
     OK
@@ -293,12 +301,12 @@ unsafe fn pragma(database: &Database, args: *mut *mut c_char) -> Outcome<c_int> 
 }
 
 /// Sets the size of a journal's header to that of a disk's sector.
-const unsafe extern "C" fn sector_size(_: *mut File) -> c_int {
+pub const unsafe extern "C" fn sector_size(_: *mut File) -> c_int {
     512
 }
 
 /// Never SAFE_APPEND or SEQUENTIAL: the journal's syncs tell the durability (rule 13).
-const unsafe extern "C" fn device_characteristics(_: *mut File) -> c_int {
+pub const unsafe extern "C" fn device_characteristics(_: *mut File) -> c_int {
     IOCAP_POWERSAFE_OVERWRITE
 }
 

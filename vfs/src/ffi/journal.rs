@@ -3,7 +3,9 @@
 use std::ffi::{c_int, c_void};
 
 use super::abi::{File, IoMethods};
-use super::database::OurFile;
+use super::database::{
+    OurFile, check_reserved_lock, device_characteristics, length_of, offset_of, sector_size,
+};
 use super::registered::Registered;
 use crate::code::{Failure, IOERR_SHORT_READ, MISUSE, NOTFOUND, OK, Outcome};
 use crate::conn::{JournalFile, super_journal};
@@ -85,14 +87,6 @@ unsafe fn with(file: *mut File, body: impl FnOnce(&mut Journal) -> Outcome<c_int
     ours.guard(|| body(journal))
 }
 
-fn number(offset: i64) -> Outcome<u64> {
-    u64::try_from(offset).map_err(|_| Failure::broken(format!("offset {offset}")))
-}
-
-fn length(len: c_int) -> Outcome<usize> {
-    usize::try_from(len).map_err(|_| Failure::broken(format!("length {len}")))
-}
-
 unsafe extern "C" fn close(file: *mut File) -> c_int {
     // SAFETY: SQLite closes a file once; `put` boxed the state, and the methods are taken
     // away so that it is freed once.
@@ -111,8 +105,8 @@ unsafe extern "C" fn read(file: *mut File, out: *mut c_void, len: c_int, offset:
     // SAFETY: SQLite's contract of xRead: `out` has `len` bytes.
     unsafe {
         with(file, |journal| {
-            let out = std::slice::from_raw_parts_mut(out.cast::<u8>(), length(len)?);
-            let offset = number(offset)?;
+            let out = std::slice::from_raw_parts_mut(out.cast::<u8>(), length_of(len)?);
+            let offset = offset_of(offset)?;
             let whole = match &journal.kind {
                 Kind::Main(main) => main.read(offset, out)?,
                 Kind::Super(name) => read_super(name, offset, out)?,
@@ -137,8 +131,8 @@ unsafe extern "C" fn write(file: *mut File, data: *const c_void, len: c_int, off
     // SAFETY: SQLite's contract of xWrite: `data` has `len` bytes.
     unsafe {
         with(file, |journal| {
-            let data = std::slice::from_raw_parts(data.cast::<u8>(), length(len)?);
-            let offset = number(offset)?;
+            let data = std::slice::from_raw_parts(data.cast::<u8>(), length_of(len)?);
+            let offset = offset_of(offset)?;
             match &journal.kind {
                 Kind::Main(main) => main.write(offset, data, journal.ours)?,
                 Kind::Super(name) => super_journal::write(name, offset, data)?,
@@ -153,7 +147,7 @@ unsafe extern "C" fn truncate(file: *mut File, size: i64) -> c_int {
     unsafe {
         with(file, |journal| {
             match &journal.kind {
-                Kind::Main(main) => main.truncate(number(size)?)?,
+                Kind::Main(main) => main.truncate(offset_of(size)?)?,
                 Kind::Super(_) => return Err(Failure::broken("a super-journal cut off")),
             }
             Ok(OK)
@@ -193,20 +187,6 @@ const unsafe extern "C" fn no_lock(_: *mut File, _: c_int) -> c_int {
     OK
 }
 
-unsafe extern "C" fn check_reserved_lock(_: *mut File, out: *mut c_int) -> c_int {
-    // SAFETY: SQLite's contract.
-    unsafe { *out = 0 };
-    OK
-}
-
 const unsafe extern "C" fn file_control(_: *mut File, _: c_int, _: *mut c_void) -> c_int {
     NOTFOUND
-}
-
-const unsafe extern "C" fn sector_size(_: *mut File) -> c_int {
-    512
-}
-
-const unsafe extern "C" fn device_characteristics(_: *mut File) -> c_int {
-    super::abi::IOCAP_POWERSAFE_OVERWRITE
 }
