@@ -11,6 +11,8 @@
 )]
 
 pub mod artefacts;
+#[cfg(feature = "fdb")]
+pub mod fdb;
 pub mod npm;
 pub mod process;
 pub mod rng;
@@ -21,6 +23,9 @@ pub mod transfers;
 pub mod wait;
 pub mod worker;
 
+/// A case of a test, by its name.
+pub type Case = (&'static str, fn(&store::TestStore));
+
 /// One `#[test]` for each case and kind of store: `mem::CASE`, `dir::CASE`, `server::CASE`.
 /// A case is a `fn(&TestStore)`.
 #[macro_export]
@@ -29,6 +34,7 @@ macro_rules! on_each_store {
         $crate::on_store!(mem, Mem, $($case),+);
         $crate::on_store!(dir, Dir, $($case),+);
         $crate::on_store!(server, Server, $($case),+);
+        $crate::cases!($($case),+);
     };
 }
 
@@ -39,6 +45,17 @@ macro_rules! on_each_own_store {
     ($($case:ident),+ $(,)?) => {
         $crate::on_store!(dir, Dir, $($case),+);
         $crate::on_store!(server, Server, $($case),+);
+        $crate::cases!($($case),+);
+    };
+}
+
+/// The same cases as a constant `CASES`, for the test program that runs them on FoundationDB.
+#[macro_export]
+macro_rules! cases {
+    ($($case:ident),+) => {
+        /// The cases of this file, for other kinds of store.
+        #[allow(dead_code, reason = "used where this file is a module of another program")]
+        pub const CASES: &[$crate::Case] = &[$((stringify!($case), $case)),+];
     };
 }
 

@@ -11,11 +11,12 @@ use rustix::process::Signal;
 use crate::artefacts;
 use crate::process::{Guard, LIMIT};
 
-/// A server on an embedded store, killed when this goes.
+/// A server, killed when this goes.
 #[derive(Debug)]
 pub struct Server {
     guard: Guard,
-    dir: PathBuf,
+    store: String,
+    socket: PathBuf,
 }
 
 impl Server {
@@ -31,13 +32,21 @@ impl Server {
     /// Where it prints no ready line in time.
     #[must_use]
     pub fn start_with(dir: &Path, env: &[(&str, &str)]) -> Self {
-        Self { guard: spawn(dir, env), dir: dir.to_owned() }
+        let (store, socket) = (format!("dir:{}", dir.display()), socket(dir));
+        Self { guard: spawn(&store, &socket, env), store, socket }
+    }
+
+    /// Starts a server on any store, at a socket.
+    #[must_use]
+    pub fn serve(store: &str, socket: &Path) -> Self {
+        let (store, socket) = (store.to_owned(), socket.to_owned());
+        Self { guard: spawn(&store, &socket, &[]), store, socket }
     }
 
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        socket(&self.dir)
+        self.socket.clone()
     }
 
     /// The store URL of its socket.
@@ -59,7 +68,7 @@ impl Server {
     /// Starts it again after it ended.
     pub fn restart(&mut self) {
         assert!(self.guard.ended().is_some(), "the server still runs");
-        self.guard = spawn(&self.dir, &[]);
+        self.guard = spawn(&self.store, &self.socket, &[]);
     }
 
     /// SIGTERM, and waits for the end.
@@ -75,14 +84,14 @@ pub fn socket(dir: &Path) -> PathBuf {
     interleaf_store::url::StoreUrl::socket_in(dir).unwrap()
 }
 
-fn spawn(dir: &Path, env: &[(&str, &str)]) -> Guard {
+fn spawn(store: &str, socket: &Path, env: &[(&str, &str)]) -> Guard {
     let mut command = Command::new(artefacts::program());
     command
         .arg("serve")
         .arg("--store")
-        .arg(format!("dir:{}", dir.display()))
+        .arg(store)
         .arg("--listen")
-        .arg(format!("unix:{}", socket(dir).display()))
+        .arg(format!("unix:{}", socket.display()))
         .args(["--http", "127.0.0.1:0"])
         .envs(env.iter().copied())
         .stdin(Stdio::null())

@@ -22,6 +22,30 @@ pub enum Kind {
     Dir,
     /// `unix:`, through a server of its own.
     Server,
+    /// `fdb:`, in this process.
+    Fdb,
+    /// `unix:`, through a server on `fdb:`.
+    FdbServer,
+}
+
+impl Kind {
+    /// Whether this machine has what such a store needs.
+    #[must_use]
+    pub fn is_found(self) -> bool {
+        match self {
+            Self::Mem | Self::Dir | Self::Server => true,
+            #[cfg(feature = "fdb")]
+            Self::Fdb | Self::FdbServer => crate::fdb::Tools::find().is_ok(),
+            #[cfg(not(feature = "fdb"))]
+            Self::Fdb | Self::FdbServer => false,
+        }
+    }
+}
+
+/// Stops what stores have started for the whole process: to be called at its end.
+pub fn finish() {
+    #[cfg(feature = "fdb")]
+    crate::fdb::stop();
 }
 
 /// A fresh store, gone with its test.
@@ -29,8 +53,10 @@ pub enum Kind {
 pub struct TestStore {
     /// Its kind.
     pub kind: Kind,
-    /// The server, for [`Kind::Server`].
+    /// The server, for [`Kind::Server`] and [`Kind::FdbServer`].
     pub server: Option<Server>,
+    /// The store that the server serves, or that is opened without one.
+    direct: String,
     /// Kept so that it is removed, after the server has gone.
     temp: TempDir,
     /// Part of every name: `mem:` is one store for all tests of a process.
@@ -38,14 +64,44 @@ pub struct TestStore {
 }
 
 impl TestStore {
-    /// A fresh store.
+    /// A fresh store; those of FoundationDB in the cluster of this process's tests.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
+        match kind {
+            #[cfg(feature = "fdb")]
+            Kind::Fdb | Kind::FdbServer => Self::on_cluster(kind, &crate::fdb::file().unwrap()),
+            _ => Self::with(kind, |number, temp| match kind {
+                Kind::Mem => "mem:".into(),
+                Kind::Dir | Kind::Server => format!("dir:{}", temp.join("store").display()),
+                Kind::Fdb | Kind::FdbServer => panic!("store {number}: no fdb in this build"),
+            }),
+        }
+    }
+
+    /// A fresh store in the FoundationDB cluster with this cluster file.
+    #[must_use]
+    pub fn on_cluster(kind: Kind, file: &Path) -> Self {
+        let process = std::process::id();
+        Self::with(kind, |number, _| {
+            format!("fdb:{}?prefix=test{process}-{number}", file.display())
+        })
+    }
+
+    fn with(kind: Kind, url: impl FnOnce(u64, &Path) -> String) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         sql::register();
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let temp = tempfile::Builder::new().prefix("interleaf-").tempdir().unwrap();
-        let server = (kind == Kind::Server).then(|| Server::start(&temp.path().join("store")));
-        Self { kind, server, temp, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
+        let direct = url(number, temp.path());
+        let server = match kind {
+            Kind::Server => Some(Server::start(&temp.path().join("store"))),
+            Kind::FdbServer => Some(Server::serve(&direct, &temp.path().join("interleaf.sock"))),
+            _ => None,
+        };
+        Self { kind, server, direct, temp, number }
     }
 
     /// A directory for other files of the test.
@@ -54,7 +110,7 @@ impl TestStore {
         self.temp.path()
     }
 
-    /// The store's directory, unless it is in memory.
+    /// The store's directory, where it is embedded and on disk.
     #[must_use]
     pub fn dir(&self) -> PathBuf {
         self.temp.path().join("store")
@@ -63,11 +119,13 @@ impl TestStore {
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
-        match (&self.kind, &self.server) {
-            (Kind::Mem, _) => "mem:".into(),
-            (Kind::Server, Some(server)) => server.url(),
-            _ => format!("dir:{}", self.dir().display()),
-        }
+        self.server.as_ref().map_or_else(|| self.direct.clone(), Server::url)
+    }
+
+    /// The URL of the store itself, past its server.
+    #[must_use]
+    pub fn direct_url(&self) -> &str {
+        &self.direct
     }
 
     /// The name in the store of this test's database `db`.

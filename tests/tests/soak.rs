@@ -40,12 +40,9 @@ impl Soak {
     }
 
     fn spawn(&mut self, worker: u32, incarnation: u32) -> Guard {
-        // Half of them find the server by the store's directory.
-        let url = if worker.is_multiple_of(2) {
-            self.store.url()
-        } else {
-            format!("dir:{}", self.store.dir().display())
-        };
+        // Half of them go past the server where they can, or find it by the store's directory.
+        let (served, direct) = (self.store.url(), self.store.direct_url());
+        let url = if worker.is_multiple_of(2) { served.as_str() } else { direct };
         let uri = format!("file:{}?vfs=interleaf&store={url}", self.store.name("bank"));
         let left = self.end.saturating_duration_since(Instant::now());
         Guard::spawn(
@@ -118,7 +115,12 @@ fn check_sum(reader: &Connection) -> bool {
 fn transfers_are_exact_whoever_is_killed() {
     let seconds = std::env::var("INTERLEAF_SOAK_SECONDS")
         .map_or(6, |text| text.parse().expect("INTERLEAF_SOAK_SECONDS is a number"));
-    let store = TestStore::new(Kind::Server);
+    soak(TestStore::new(Kind::Server), seconds, &mut |_| {});
+}
+
+/// Runs it on a store with a server. `trouble` is told again and again how much of the time
+/// has passed, from 0 to 0.8, and may do to the store what it likes.
+pub fn soak(store: TestStore, seconds: u64, trouble: &mut dyn FnMut(f64)) {
     let bank = store.open("bank");
     transfers::create(&bank, WORKERS);
     let start = Instant::now();
@@ -139,6 +141,7 @@ fn transfers_are_exact_whoever_is_killed() {
         if soak.end.saturating_duration_since(Instant::now()) < duration / 5 {
             continue; // The last fifth is left in peace: killed workers come back in it.
         }
+        trouble(start.elapsed().as_secs_f64() / duration.as_secs_f64());
         if server_lives && start.elapsed() > duration * 2 / 5 {
             soak.kill_server();
             server_lives = false;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::Store;
-use super::fetched::Fetched;
+use super::fetched::{Fetched, point};
 use super::published::{BranchState, Published};
 use super::view::{BranchView, Lineage, View, branch_scans, check_watermark, log_scan, no_branch};
 use crate::api::{Allocation, BeginReply, BeginRequest, Changes};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
+use crate::format::keys;
 use crate::kv::{Reads, Snapshot};
 use crate::types::{BranchId, Version};
 
@@ -73,6 +74,7 @@ impl Store {
     fn begin_shared(&self, request: &BeginRequest, deadline: Deadline) -> Result<BeginReply> {
         let up_to = request.at.unwrap_or(Version::MAX);
         let mut scans = branch_scans(request.branch, up_to);
+        scans.push(point(keys::head(request.branch)));
         if let Some(known) = self.known_version(request, up_to) {
             scans.push(log_scan(request.branch, known, up_to));
         }

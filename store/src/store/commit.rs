@@ -78,7 +78,10 @@ impl Store {
         }
         let small = self.spill(request, deadline)?;
         let reply = self.commit_prepared(&small, deadline);
-        if matches!(reply, Err(Error::Conflict { .. } | Error::NotFound { .. })) {
+        if matches!(
+            reply,
+            Err(Error::Conflict { .. } | Error::NotFound { .. } | Error::TooLarge { .. })
+        ) {
             // Nobody else knows of what was staged here.
             self.sweep_staged(request.id, deadline);
         }

@@ -74,14 +74,11 @@ pub(super) fn no_branch(branch: BranchId) -> Error {
     Error::NotFound { what: format!("branch {branch} (its database was dropped)") }
 }
 
-/// What [`View::branch`], [`View::head_at`] and [`View::allocation_at`] read of a branch
-/// that wrote its own allocation up to `at`: to be fetched together.
+/// What [`View::branch`] and [`View::allocation_at`] read of a branch that wrote its own
+/// allocation up to `at`: to be fetched together.
 pub(super) fn branch_scans(branch: BranchId, at: Version) -> Vec<Scan> {
     let allocations = keys::versions_up_to(&keys::allocation_prefix(branch), at);
-    let mut scans: Vec<Scan> =
-        [keys::branch(branch), keys::watermark(branch), keys::head(branch)].map(point).into();
-    scans.push(last(allocations));
-    scans
+    vec![point(keys::branch(branch)), point(keys::watermark(branch)), last(allocations)]
 }
 
 /// The first that [`View::walk_log`] reads of a branch's own log.

@@ -61,8 +61,9 @@ fn main() -> ExitCode {
         engine::a_deserted_cluster();
         Ok(())
     }));
+    let tools_of_dead = tools.clone();
     trials.push(Trial::test("a_dead_server_is_a_timeout_or_unknown", move || {
-        engine::a_dead_server(&tools?);
+        engine::a_dead_server(&tools_of_dead?);
         Ok(())
     }));
     let mut trials: Vec<Trial> =
@@ -71,6 +72,14 @@ fn main() -> ExitCode {
         engine::a_missing_library_is_named();
         Ok(())
     }));
+    let (figures_tools, cluster) = (tools, Arc::clone(&clusters[0]));
+    trials.push(
+        Trial::test("figures", move || {
+            store::figures(&cluster.file(&figures_tools?)?);
+            Ok(())
+        })
+        .with_ignored_flag(true),
+    );
     let conclusion = libtest_mimic::run(&arguments, trials);
     // The threads of the tests are over; the clusters go before the process does.
     clusters.iter().for_each(|cluster| cluster.stop());

@@ -11,7 +11,7 @@ use interleaf_store::api::{
     CommitRequest, OpenReply, OpenRequest, ReadRequest,
 };
 use interleaf_store::env::{Clock, Env};
-use interleaf_store::kv::Durability;
+use interleaf_store::kv::{Commit, Durability, Kv, Mutation};
 use interleaf_store::types::{
     BranchId, CommitId, DatabaseName, PageCount, PageNumber, PageSet, PageSize, Version,
 };
@@ -29,6 +29,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("clocks_that_differ_lose_no_commit", clocks_that_differ),
     ("an_old_transaction_commits_by_the_log", an_old_transaction),
     ("a_commit_past_the_transaction_limit_is_staged", a_large_commit),
+    ("a_commit_of_too_many_pages_is_refused_and_leaves_nothing", too_many_pages),
     ("a_dropped_database_takes_no_commit", a_dropped_database),
 ];
 
@@ -301,6 +302,70 @@ fn a_large_commit(file: &Path) {
     assert!(matches!(db.commit(&begun, &again), Err(Error::Conflict { .. })));
     let snapshot = db.begin(None).snapshot;
     assert_eq!([1, PAGES].map(|n| db.read(snapshot, n)), [7, 8]);
+}
+
+/// Its pages are staged and each is small, but their records do not fit one transaction.
+fn too_many_pages(file: &Path) {
+    const PAGES: u32 = 90_000;
+    let db = Db::new(file, "store-too-many", Env::system());
+    let begun = db.begin(None);
+    let mut request = db.request(&begun, &[(1, 1)]);
+    let part = &mut request.parts[0];
+    let small = |n: u32| filled(n, 1).slice(..PageSize::MIN.len());
+    part.writes = (1..=PAGES).map(|n| (page(n), small(n))).collect();
+    let after = &mut part.allocation.as_mut().unwrap().after;
+    (after.pages, after.page_size) = (PageCount(PAGES), PageSize::MIN);
+    let refused = db.store.commit(&request, soon());
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    let counts = db.store.count_records(soon()).unwrap().subspaces;
+    assert_eq!((counts["staging"].0, counts["staged_pages"].0, counts["pages"].0), (0, 0, 0));
+    assert_eq!(db.begin(None).head, Version::ZERO);
+    db.put(&[(1, 1)]);
+}
+
+/// What the store costs above what FoundationDB does: printed, for people.
+pub fn figures(file: &Path) {
+    const TIMES: usize = 500;
+    let kv = crate::engine::store(file, "figures-raw");
+    let median = |what: &str, run: &mut dyn FnMut()| {
+        let mut took: Vec<Duration> = (0..TIMES)
+            .map(|_| {
+                let begun = Instant::now();
+                run();
+                begun.elapsed()
+            })
+            .collect();
+        took.sort_unstable();
+        println!("{what:44} {:?}", took[TIMES / 2]);
+    };
+    let put = |key: &[u8], bytes: usize| Mutation::Put {
+        key: key.to_vec(),
+        value: vec![7; bytes].into(),
+    };
+    let commit = |snapshot, bytes| {
+        let mutations = (0..8u8).map(|n| put(&[n], if n == 0 { bytes } else { 60 })).collect();
+        let read_conflicts = vec![b"a".to_vec()..b"b".to_vec()];
+        let commit = Commit { snapshot, read_conflicts, mutations, ..Commit::default() };
+        kv.commit_at(commit, soon()).unwrap();
+    };
+    commit(kv.snapshot(soon()).unwrap().version(), 4096);
+    median("read version", &mut || drop(kv.snapshot(soon()).unwrap()));
+    let reads = kv.snapshot(soon()).unwrap();
+    median("get", &mut || drop(reads.get(&[1]).unwrap()));
+    median("read version and commit of a page, 7 keys", &mut || {
+        commit(kv.snapshot(soon()).unwrap().version(), 4096);
+    });
+    let db = Db::new(file, "figures", Env::system());
+    db.put(&[(1, 1), (2, 2)]);
+    let mut begun = db.begin(None);
+    median("begin", &mut || begun = db.begin(Some(&begun)));
+    median("read of a page", &mut || assert!(db.read(begun.snapshot, 2) > 0));
+    let mut byte = 0;
+    median("begin and commit of a page", &mut || {
+        byte = byte % 200 + 1;
+        begun = db.begin(Some(&begun));
+        db.commit(&begun, &[(2, byte)]).unwrap();
+    });
 }
 
 fn a_dropped_database(file: &Path) {

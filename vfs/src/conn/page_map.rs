@@ -10,10 +10,11 @@
 //!   in `(from, known]`.
 //! - **M3** `recent` holds the pages of every commit in `(recent_from, known]`.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use interleaf_store::api::{Change, Changes};
+use interleaf_store::api::{Change, Changes, MAX_LOG_HASHES};
 use interleaf_store::types::{ContentHash, Incarnation, PageCount, PageNumber, PageSet, Version};
 
 /// Most entries of one map: some 25 MB. Past it the half of them is dropped.
@@ -27,6 +28,9 @@ const MAX_VERSIONS: usize = 4;
 
 /// Most commits remembered to judge pages read at a snapshot a little behind.
 const MAX_RECENT: usize = 256;
+
+/// Most own commits whose content is kept until the log tells of them.
+const MAX_OWN: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
@@ -62,6 +66,8 @@ struct Inner {
     entries: usize,
     recent: VecDeque<Recent>,
     recent_from: Version,
+    /// Content of own commits that wait for the log, which will name their pages only.
+    own: VecDeque<(Version, HashMap<PageNumber, ContentHash>)>,
     /// How often the map was made smaller.
     shrinks: u32,
 }
@@ -84,7 +90,7 @@ pub struct Progress {
 }
 
 /// An own commit.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct OwnCommit<'a> {
     /// The incarnation in which it was made.
     pub incarnation: Incarnation,
@@ -144,7 +150,8 @@ impl PageMap {
             // since, never back (M1).
             (Some((i, from)), Changes::Commits(commits)) if i == incarnation && *from <= known => {
                 for commit in commits.iter().filter(|commit| commit.version > known) {
-                    inner.apply(commit);
+                    let whole = inner.with_own(commit);
+                    inner.apply(&whole);
                 }
                 inner.known = Some((*incarnation, *snapshot));
             }
@@ -153,12 +160,17 @@ impl PageMap {
     }
 
     /// Applies an own commit where nothing is missing between what is known and it (rule 6);
-    /// else the next begin reads the log.
+    /// else the next begin reads the log. Where that will not say the content of all pages,
+    /// it is kept until then.
     pub fn applied(&self, own: &OwnCommit<'_>) {
         let mut inner = self.write();
         let Some((incarnation, known)) = inner.known else { return };
         let complete = own.previous.is_some_and(|previous| previous <= known);
-        if incarnation != own.incarnation || known >= own.version || !complete {
+        if incarnation != own.incarnation || known >= own.version {
+            return;
+        }
+        if !complete {
+            inner.keep(own);
             return;
         }
         inner.apply(&Change {
@@ -215,7 +227,33 @@ impl Inner {
         self.entries = 0;
         self.recent.clear();
         self.recent_from = known;
+        self.own.clear();
         self.known = Some((incarnation, known));
+    }
+
+    /// Keeps what an own commit wrote, if the log will not say it.
+    fn keep(&mut self, own: &OwnCommit<'_>) {
+        if own.pages.len() <= MAX_LOG_HASHES {
+            return;
+        }
+        if self.own.len() >= MAX_OWN {
+            self.own.pop_front();
+        }
+        let hashes = own.pages.iter().filter_map(|&(page, hash)| Some((page, hash?)));
+        self.own.push_back((own.version, hashes.collect()));
+    }
+
+    /// A commit of the log, with the content of its pages where it is an own one.
+    fn with_own<'a>(&mut self, commit: &'a Change) -> Cow<'a, Change> {
+        let Some(at) = self.own.iter().position(|(version, _)| *version == commit.version) else {
+            return Cow::Borrowed(commit);
+        };
+        let Some((_, hashes)) = self.own.remove(at) else { return Cow::Borrowed(commit) };
+        let mut whole = commit.clone();
+        for (page, hash) in &mut whole.pages {
+            *hash = hash.or_else(|| hashes.get(page).copied());
+        }
+        Cow::Owned(whole)
     }
 
     fn apply(&mut self, commit: &Change) {
@@ -429,6 +467,40 @@ mod tests {
         assert_eq!(map.known(), Some((ONE, v(20))));
         assert_eq!(map.get(p(5), v(19), ONE), Some(h(1)));
         assert_eq!(map.get(p(5), v(20), ONE), Some(h(9)));
+    }
+
+    #[test]
+    fn the_log_names_a_large_own_commit_and_its_content_is_known() {
+        let map = PageMap::default();
+        begin(&map, None, 10, Changes::Unknown);
+        let pages: Vec<_> = (1..=300).map(|n| (p(n), Some(h(9)))).collect();
+        let own = OwnCommit {
+            incarnation: ONE,
+            version: v(20),
+            previous: None,
+            pages: &pages,
+            shrunk_to: None,
+        };
+        map.applied(&own);
+        assert_eq!(map.get(p(5), v(20), ONE), None, "not before the log is read");
+        // Another one wrote before it: the log has both.
+        let named: Vec<(u32, Option<u8>)> = (1..=301).map(|n| (n, None)).collect();
+        let commits = vec![wrote(15, &named), wrote(20, &named), wrote(25, &[(7, Some(1))])];
+        begin(&map, Some(10), 30, Changes::Commits(commits));
+        for (page, at, hash) in [
+            (5, 30, Some(9)),
+            (5, 19, None),
+            (301, 30, None), // Grown over: it was not among what was sent.
+            (7, 24, Some(9)),
+            (7, 30, Some(1)),
+        ] {
+            assert_eq!(map.get(p(page), v(at), ONE), hash.map(h), "{page} at {at}");
+        }
+        assert!(map.read().own.is_empty());
+        for version in 31..50 {
+            map.applied(&OwnCommit { version: v(version), ..own });
+        }
+        assert_eq!(map.read().own.len(), MAX_OWN);
     }
 
     #[test]
