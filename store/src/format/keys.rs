@@ -350,6 +350,31 @@ pub fn conflict_pages(branch: BranchId, first: u32, last: u32) -> Range<Key> {
     key(first)..end
 }
 
+/// The pages, and 0 for the allocation, of a branch that a range of logical conflict keys
+/// meets: first and last.
+#[must_use]
+pub fn pages_of_conflict(branch: BranchId, range: &Range<Key>) -> Option<(u32, u32)> {
+    let prefix = Subspace::Conflicts.key(&[&branch.to_bytes()]);
+    // The first page whose key is not below `key`.
+    let first_from = |key: &Key| -> Option<u32> {
+        let Some(tail) = key.strip_prefix(prefix.as_slice()) else {
+            return if *key < prefix { Some(0) } else { None };
+        };
+        let mut page = [0; 4];
+        for (to, from) in page.iter_mut().zip(tail) {
+            *to = *from;
+        }
+        let page = u32::from_be_bytes(page);
+        if tail.len() > 4 { page.checked_add(1) } else { Some(page) }
+    };
+    let first = first_from(&range.start)?;
+    let last = match first_from(&range.end) {
+        Some(end) => end.checked_sub(1)?,
+        None => u32::MAX,
+    };
+    (first <= last).then_some((first, last))
+}
+
 /// Logical conflict key of a branch's allocation.
 #[must_use]
 pub fn conflict_allocation(branch: BranchId) -> Range<Key> {
@@ -454,6 +479,29 @@ mod tests {
         assert!(!to_end.contains(&conflict_allocation(branch_id(2)).start));
         assert!(!conflict_pages(branch_id(1), 1, 3).contains(&key(0)));
         assert_eq!(with_prefix(vec![1, 0xff]), vec![1, 0xff]..vec![2]);
+    }
+
+    #[test]
+    fn ranges_of_conflict_keys_name_the_pages_they_meet() {
+        let (one, two) = (branch_id(1), branch_id(2));
+        for (first, last) in [(0, 0), (1, 1), (7, 300), (9, u32::MAX), (0, u32::MAX)] {
+            let range = conflict_pages(one, first, last);
+            assert_eq!(pages_of_conflict(one, &range), Some((first, last)));
+            assert_eq!(pages_of_conflict(two, &range), None);
+            assert_eq!(pages_of_conflict(branch_id(0), &range), None);
+        }
+        let joined = conflict_pages(one, 9, 9).start..conflict_pages(two, 3, 3).end;
+        assert_eq!(pages_of_conflict(one, &joined), Some((9, u32::MAX)));
+        assert_eq!(pages_of_conflict(two, &joined), Some((0, 3)));
+        let behind = [conflict_pages(one, 5, 5).start, vec![0]].concat();
+        let range = behind.clone()..conflict_pages(one, 6, 6).start;
+        assert_eq!(pages_of_conflict(one, &range), None, "no page's key is in it");
+        assert_eq!(pages_of_conflict(one, &(vec![]..behind)), Some((0, 5)));
+        assert_eq!(pages_of_conflict(one, &only(commit_id(CommitId::from_bytes([1; 16])))), None);
+    }
+
+    #[test]
+    fn prefixes_and_single_keys() {
         assert!(only(vec![5]).contains(&vec![5]) && !only(vec![5]).contains(&vec![5, 0]));
     }
 }

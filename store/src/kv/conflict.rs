@@ -19,11 +19,16 @@
 //!   run's entry may have been overwritten by a later run: the later one counts.
 //! * **W3** Every commit after `start` is in the window.
 
-use super::{Key, KeyRange, KvError, KvResult};
+use std::sync::{Arc, OnceLock};
+
+use super::{ConflictSet, Key, KeyRange, KvError, KvResult, ReadConflicts};
 use crate::types::Version;
 
 /// Entries at which a run is no longer merged with its neighbour.
 const RUN_ENTRIES: usize = 16_384;
+
+/// Entries of a run up to which a lazy set is asked about each.
+const ASKED_ENTRIES: usize = 512;
 
 /// What an entry costs beside its keys: itself and two allocations.
 const ENTRY_OVERHEAD_BYTES: u64 = (size_of::<Written>() + 32) as u64;
@@ -69,6 +74,40 @@ impl RangeSet {
     /// Whether one of the ranges meets `range`.
     fn meets(&self, range: &KeyRange) -> bool {
         self.ending_after(&range.start).first().is_some_and(|first| first.start < range.end)
+    }
+}
+
+/// What a commit read, as the window asks it.
+pub(super) enum ReadSet {
+    /// Listed.
+    Ranges(RangeSet),
+    /// Asked range by range while those are few, and then listed once.
+    Lazy(Arc<dyn ConflictSet>, OnceLock<RangeSet>),
+}
+
+impl ReadSet {
+    pub(super) fn new(reads: ReadConflicts) -> Self {
+        match reads {
+            ReadConflicts::Ranges(ranges) => Self::Ranges(RangeSet::new(ranges)),
+            ReadConflicts::Set(set) => Self::Lazy(set, OnceLock::new()),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Ranges(ranges) if ranges.is_empty())
+    }
+
+    /// Whether an entry of `run` later than `snapshot` meets it.
+    fn met_by(&self, run: &Run, snapshot: Version) -> bool {
+        match self {
+            Self::Ranges(ranges) => run.meets(snapshot, ranges),
+            Self::Lazy(set, listed) if run.entries.len() > ASKED_ENTRIES => {
+                run.meets(snapshot, listed.get_or_init(|| RangeSet::new(set.ranges())))
+            }
+            Self::Lazy(set, _) => {
+                run.entries.iter().any(|entry| entry.at > snapshot && set.meets(&entry.range))
+            }
+        }
     }
 }
 
@@ -178,7 +217,7 @@ impl Window {
     /// # Errors
     /// `Conflict` where it does, `TooOld` where the window no longer reaches back. A commit
     /// that read nothing passes at any age.
-    pub(super) fn check(&self, snapshot: Version, reads: &RangeSet) -> KvResult<()> {
+    pub(super) fn check(&self, snapshot: Version, reads: &ReadSet) -> KvResult<()> {
         if reads.is_empty() {
             return Ok(());
         }
@@ -186,7 +225,7 @@ impl Window {
             return Err(KvError::TooOld);
         }
         let mut later = self.runs.iter().rev().take_while(|run| run.newest > snapshot);
-        if later.any(|run| run.meets(snapshot, reads)) { Err(KvError::Conflict) } else { Ok(()) }
+        if later.any(|run| reads.met_by(run, snapshot)) { Err(KvError::Conflict) } else { Ok(()) }
     }
 
     /// Adds the writes of the commit `version`, which is newer than all before it.
@@ -251,6 +290,24 @@ mod tests {
         Version::new(n, 0)
     }
 
+    /// As what is read.
+    fn read(ranges: &[(u8, u8)]) -> ReadSet {
+        ReadSet::Ranges(set(ranges))
+    }
+
+    /// A set that is asked; see [`ReadSet::Lazy`].
+    struct Asked(RangeSet);
+
+    impl ConflictSet for Asked {
+        fn meets(&self, range: &KeyRange) -> bool {
+            self.0.meets(range)
+        }
+
+        fn ranges(&self) -> Vec<KeyRange> {
+            self.0.0.clone()
+        }
+    }
+
     fn set(ranges: &[(u8, u8)]) -> RangeSet {
         RangeSet::new(ranges.iter().map(|&(a, b)| vec![a]..vec![b]).collect())
     }
@@ -266,11 +323,11 @@ mod tests {
         let mut window = Window::new(v(0), AMPLE);
         window.add(v(1), set(&[(10, 20)]));
         window.add(v(2), set(&[(30, 40)]));
-        assert_eq!(window.check(v(0), &set(&[(15, 16)])), Err(KvError::Conflict));
-        assert_eq!(window.check(v(1), &set(&[(15, 16)])), Ok(()));
-        assert_eq!(window.check(v(1), &set(&[(0, 31)])), Err(KvError::Conflict));
-        assert_eq!(window.check(v(1), &set(&[(0, 30), (40, 50)])), Ok(()), "ranges are half open");
-        assert_eq!(window.check(v(2), &set(&[(0, 255)])), Ok(()));
+        assert_eq!(window.check(v(0), &read(&[(15, 16)])), Err(KvError::Conflict));
+        assert_eq!(window.check(v(1), &read(&[(15, 16)])), Ok(()));
+        assert_eq!(window.check(v(1), &read(&[(0, 31)])), Err(KvError::Conflict));
+        assert_eq!(window.check(v(1), &read(&[(0, 30), (40, 50)])), Ok(()), "ranges are half open");
+        assert_eq!(window.check(v(2), &read(&[(0, 255)])), Ok(()));
     }
 
     #[test]
@@ -280,10 +337,10 @@ mod tests {
             window.add(v(n), set(&[(u8::try_from(20 * n).unwrap(), 255)]));
             window.add(v(n + 100), set(&[]));
         }
-        let reads = set(&[(0, 1)]);
+        let reads = read(&[(0, 1)]);
         assert_eq!(window.check(v(0), &reads), Err(KvError::TooOld));
         assert_eq!(window.check(v(10), &reads), Ok(()));
-        assert_eq!(window.check(v(0), &RangeSet::default()), Ok(()));
+        assert_eq!(window.check(v(0), &read(&[])), Ok(()));
         assert!(window.bytes <= window.limit_bytes);
     }
 
@@ -294,8 +351,8 @@ mod tests {
             window.add(v(n), set(&[(1, 2), (5, 6)]));
         }
         assert!(window.bytes < 20 * (ENTRY_OVERHEAD_BYTES + 2) * 14, "{}", window.bytes);
-        assert_eq!(window.check(v(9_999), &set(&[(5, 6)])), Err(KvError::Conflict));
-        assert_eq!(window.check(v(1), &set(&[(3, 4)])), Ok(()));
+        assert_eq!(window.check(v(9_999), &read(&[(5, 6)])), Err(KvError::Conflict));
+        assert_eq!(window.check(v(1), &read(&[(3, 4)])), Ok(()));
     }
 
     /// Commits as lists of ranges, each checked against a plain list of all of them.
@@ -319,8 +376,11 @@ mod tests {
                     a < b && reads.iter().any(|&(c, d)| c < d && a.max(c) < b.min(d))
                 })
             });
-            let got = window.check(v(snapshot), &set(&reads)) == Err(KvError::Conflict);
+            let got = window.check(v(snapshot), &read(&reads)) == Err(KvError::Conflict);
             prop_assert_eq!(got, expected);
+            let lazy = ReadSet::new(ReadConflicts::Set(Arc::new(Asked(set(&reads)))));
+            let got = window.check(v(snapshot), &lazy) == Err(KvError::Conflict);
+            prop_assert_eq!(got, expected, "asked range by range");
             for run in &window.runs {
                 let sorted = run.entries.windows(2).all(|p| p[0].range.end <= p[1].range.start);
                 prop_assert!(sorted, "W1");

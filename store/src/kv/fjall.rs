@@ -19,6 +19,7 @@
 //! [`RESERVED_VERSIONS`]. Where the last process left no mark of a clean end, versions go
 //! on from the bound: none is issued twice, whatever was lost.
 
+mod ahead;
 mod error;
 mod journal;
 mod layout;
@@ -27,14 +28,16 @@ mod view;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+use self::ahead::Ahead;
 use self::error::{guarded, kv_error};
 use self::view::{BULK_BUFFER_BYTES, RECORDS_BUFFER_BYTES, Spaces, View};
-use super::group::{ApplyError, Group, RESERVED_VERSIONS, Storage, WINDOW_BYTES};
+use super::group::{ApplyError, Group, RESERVED_VERSIONS, Storage, WINDOW_BYTES, lock};
 use super::mem::LIMITS;
 use super::prepare::Op;
 use super::{Durability, Key, KvError, KvResult, Limits};
@@ -157,6 +160,8 @@ pub struct FjallStorage {
     engine: Keyspace,
     path: PathBuf,
     recovered: bool,
+    /// Used by one batch at a time.
+    ahead: Mutex<Ahead>,
     // Dropped last, as fields are in their order.
     _lock: DirLock,
 }
@@ -188,7 +193,9 @@ impl FjallStorage {
             }
         };
         let recovered = reserved.is_some() && clean.is_none();
-        let storage = Self { db, spaces, engine, path: path.to_owned(), recovered, _lock: lock };
+        let ahead = Mutex::new(Ahead::new(&path.join(FILES)));
+        let path = path.to_owned();
+        let storage = Self { db, spaces, engine, path, recovered, ahead, _lock: lock };
         // The mark goes with the same write: from here on this process is the last one.
         let bound = newest.saturating_add(RESERVED_VERSIONS);
         storage.reserve(bound)?;
@@ -257,6 +264,13 @@ impl FjallStorage {
     }
 }
 
+/// At most what a key and its value take in the journal.
+fn journal_bytes((key, value): (&Key, &Option<Bytes>)) -> u64 {
+    /// Head of an item, and its share of the batch's own.
+    const ITEM_BYTES: usize = 64;
+    (key.len() + value.as_ref().map_or(0, Bytes::len) + ITEM_BYTES) as u64
+}
+
 fn encode(number: u64) -> Vec<u8> {
     let mut value = Writer::with_capacity(9);
     value.u8(SCHEMA).u64(number);
@@ -302,6 +316,8 @@ impl Storage for FjallStorage {
             Durability::Synced => PersistMode::SyncData,
         };
         self.wait_for_buffers().map_err(ApplyError::Nothing)?;
+        let bytes = outcome.iter().map(journal_bytes).sum();
+        lock(&self.ahead).prepare(bytes, durability == Durability::Synced);
         let mut batch = self.db.batch().durability(Some(mode));
         for (key, value) in outcome {
             let space = self.spaces.of(&key);

@@ -21,7 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
-use super::conflict::{RangeSet, Window};
+use super::conflict::{ReadSet, Window};
 use super::prepare::{Op, Prepared, fill};
 use super::txn::Overlay;
 use super::{
@@ -187,7 +187,7 @@ struct Batch {
     published: Vec<(Version, Option<OnPublish>)>,
     results: Vec<KvResult<Version>>,
     /// What was read, kept so that it is freed when no other commit waits for it.
-    spent: Vec<RangeSet>,
+    spent: Vec<ReadSet>,
 }
 
 impl<S: Storage> Group<S> {

@@ -24,6 +24,7 @@ pub mod sim;
 mod txn;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -108,13 +109,70 @@ pub enum Mutation {
 /// at a time. Embedded engines only.
 pub type OnPublish = Box<dyn FnOnce(Version) + Send>;
 
+/// Logical conflict keys, worked out as far as an engine asks for them. Both may claim keys
+/// that nobody read: the engine then answers [`KvError::Conflict`], as for any conflict.
+pub trait ConflictSet: Send + Sync {
+    /// Whether the set meets `range`.
+    fn meets(&self, range: &KeyRange) -> bool;
+
+    /// The whole set, in any order.
+    fn ranges(&self) -> Vec<KeyRange>;
+}
+
+/// The logical conflict keys that a commit read.
+#[derive(Clone)]
+pub enum ReadConflicts {
+    /// Listed, in any order.
+    Ranges(Vec<KeyRange>),
+    /// A set that may be large while few of the commits in question touch it.
+    Set(Arc<dyn ConflictSet>),
+}
+
+impl Default for ReadConflicts {
+    fn default() -> Self {
+        Self::Ranges(Vec::new())
+    }
+}
+
+impl From<Vec<KeyRange>> for ReadConflicts {
+    fn from(ranges: Vec<KeyRange>) -> Self {
+        Self::Ranges(ranges)
+    }
+}
+
+impl ReadConflicts {
+    /// Whether nothing was read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Ranges(ranges) if ranges.is_empty())
+    }
+
+    /// Those that are listed.
+    #[must_use]
+    pub fn listed(&self) -> &[KeyRange] {
+        match self {
+            Self::Ranges(ranges) => ranges,
+            Self::Set(_) => &[],
+        }
+    }
+
+    /// The same, all of them listed.
+    #[must_use]
+    pub fn list(self) -> Self {
+        match self {
+            Self::Set(set) => Self::Ranges(set.ranges()),
+            listed @ Self::Ranges(_) => listed,
+        }
+    }
+}
+
 /// A commit at a snapshot.
 #[derive(Default)]
 pub struct Commit {
     /// The snapshot at which everything in `read_conflicts` was read.
     pub snapshot: Version,
     /// What was read.
-    pub read_conflicts: Vec<KeyRange>,
+    pub read_conflicts: ReadConflicts,
     /// What others may have read and is changed here.
     pub write_conflicts: Vec<KeyRange>,
     /// The changes.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::conflict::RangeSet;
+use super::conflict::{RangeSet, ReadSet};
 use super::{Commit, Durability, Key, KeyRange, KvError, KvResult, Limits, Mutation, OnPublish};
 use crate::types::Version;
 
@@ -20,7 +20,7 @@ pub enum Op {
 /// A commit that has passed the limits.
 pub(super) struct Prepared {
     pub(super) snapshot: Version,
-    pub(super) reads: RangeSet,
+    pub(super) reads: ReadSet,
     pub(super) writes: RangeSet,
     pub(super) mutations: Vec<Mutation>,
     pub(super) bytes: u64,
@@ -37,7 +37,7 @@ impl Prepared {
         let bytes = check(&commit, limits)?;
         Ok(Self {
             snapshot: commit.snapshot,
-            reads: RangeSet::new(commit.read_conflicts),
+            reads: ReadSet::new(commit.read_conflicts),
             writes: RangeSet::new(commit.write_conflicts),
             mutations: commit.mutations,
             bytes,
@@ -90,7 +90,9 @@ pub(super) fn check(commit: &Commit, limits: &Limits) -> KvResult<u64> {
         Ok(key(range.start.len())? + end)
     };
     let mut total = 0u64;
-    for conflict in commit.read_conflicts.iter().chain(&commit.write_conflicts) {
+    // A set that is not listed takes no room.
+    let reads = commit.read_conflicts.listed();
+    for conflict in reads.iter().chain(&commit.write_conflicts) {
         total += range(conflict)?;
     }
     for mutation in &commit.mutations {
@@ -141,7 +143,7 @@ mod tests {
         };
         let commit = Commit { mutations: vec![versioned], ..Commit::default() };
         assert_eq!(refused(commit), ("key, in bytes,", 21, 20));
-        let read_conflicts = vec![vec![1; 20]..vec![2; 21]; 3];
+        let read_conflicts = vec![vec![1; 20]..vec![2; 21]; 3].into();
         let commit = Commit { read_conflicts, ..Commit::default() };
         assert_eq!(refused(commit), ("transaction, in bytes,", 123, 100));
     }

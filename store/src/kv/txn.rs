@@ -48,7 +48,7 @@ impl<'a> Overlay<'a> {
         }
         Some(Commit {
             snapshot: self.base.version(),
-            read_conflicts: self.reads.into_inner(),
+            read_conflicts: self.reads.into_inner().into(),
             write_conflicts: self.writes,
             mutations: self.mutations,
             durability: Durability::Synced,

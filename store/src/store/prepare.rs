@@ -1,7 +1,6 @@
 //! From a commit request to what is written and what is checked: everything that does not
 //! depend on the version at which the engine is asked to commit.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -15,9 +14,11 @@ use crate::error::{Error, Result};
 use crate::format::log::{LogPages, LogRecord};
 use crate::format::records::{self, PageRecord, StagedPage, encode_content};
 use crate::format::{MAX_CLIENT_BYTES, keys};
-use crate::kv::{KeyRange, Mutation};
+use crate::kv::{ConflictSet, KeyRange, Mutation, ReadConflicts};
 use crate::sqlite_file::VIRTUAL;
-use crate::types::{BranchId, ContentHash, DomainId, PageCount, PageNumber, PageSet, PageSize};
+use crate::types::{
+    BranchId, CommitId, ContentHash, DomainId, PageCount, PageNumber, PageSet, PageSize,
+};
 
 /// Most pages that one commit writes in one branch, the pages of zeros that it grew over
 /// included: 16 GiB of 4 KiB pages.
@@ -44,7 +45,7 @@ pub(super) struct PreparedPart<'a> {
     pub(super) part: &'a CommitPart,
     pub(super) lineage: Arc<Lineage>,
     /// The read set, the write set included.
-    pub(super) reads: Cow<'a, PageSet>,
+    pub(super) reads: PageSet,
     pub(super) write: Option<PartWrite>,
 }
 
@@ -145,7 +146,7 @@ impl Store {
             )));
         }
         if !part_writes(part) {
-            let reads = Cow::Borrowed(&part.reads);
+            let reads = part.reads.clone();
             return Ok(PreparedPart { part, lineage, reads, write: None });
         }
         let before = basis.allocation;
@@ -169,7 +170,7 @@ impl Store {
         let mut reads = with_writes(&part.reads, &pages);
         if let Some(size) = shrunk_to {
             // What is cut off counts as written.
-            reads.to_mut().insert_range(size.0.saturating_add(1), before.pages.0);
+            reads.insert_range(size.0.saturating_add(1), before.pages.0);
         }
         let record = Arc::new(LogRecord {
             id: request.id,
@@ -249,15 +250,12 @@ fn collect_pages(
 }
 
 /// The read set with the write set in it; a client that keeps rule 3 sent it so.
-fn with_writes<'a>(reads: &'a PageSet, pages: &BTreeMap<PageNumber, Written>) -> Cow<'a, PageSet> {
-    if pages.keys().all(|&page| reads.contains(page)) {
-        return Cow::Borrowed(reads);
-    }
+fn with_writes(reads: &PageSet, pages: &BTreeMap<PageNumber, Written>) -> PageSet {
     let mut all = reads.clone();
     for &page in pages.keys() {
         all.insert(page);
     }
-    Cow::Owned(all)
+    all
 }
 
 fn log_pages(pages: &BTreeMap<PageNumber, Written>, size: PageSize) -> LogPages {
@@ -292,16 +290,14 @@ impl Prepared<'_> {
 
     /// What the engine checks: the pages read, the allocation where it changes, each
     /// branch's row, and the commit's id, by which a duplicate is noticed.
-    pub(super) fn read_conflicts(&self) -> Vec<KeyRange> {
-        let mut out = vec![keys::only(keys::commit_id(self.request.id))];
-        for PreparedPart { part, reads, .. } in &self.parts {
-            out.push(keys::only(keys::branch(part.branch)));
-            if part.allocation.is_some() {
-                out.push(keys::conflict_allocation(part.branch));
-            }
-            push_pages(&mut out, part.branch, reads);
-        }
-        out
+    pub(super) fn read_conflicts(&self) -> ReadConflicts {
+        let of = |part: &PreparedPart<'_>| PartReads {
+            branch: part.part.branch,
+            allocation: part.part.allocation.is_some(),
+            pages: part.reads.clone(),
+        };
+        let parts = self.parts.iter().map(of).collect();
+        ReadConflicts::Set(Arc::new(CommitReads { id: self.request.id, parts }))
     }
 
     /// What others may have read.
@@ -316,6 +312,49 @@ impl Prepared<'_> {
                 out.push(keys::conflict_pages(write.branch, beyond, u32::MAX));
             }
             push_pages(&mut out, write.branch, &write.pages.keys().copied().collect());
+        }
+        out
+    }
+}
+
+/// What a commit read; see [`Prepared::read_conflicts`].
+struct CommitReads {
+    id: CommitId,
+    parts: Vec<PartReads>,
+}
+
+struct PartReads {
+    branch: BranchId,
+    allocation: bool,
+    pages: PageSet,
+}
+
+impl CommitReads {
+    /// The keys beside pages and allocations.
+    fn keys(&self) -> impl Iterator<Item = KeyRange> {
+        let rows = self.parts.iter().map(|part| keys::only(keys::branch(part.branch)));
+        rows.chain([keys::only(keys::commit_id(self.id))])
+    }
+}
+
+impl ConflictSet for CommitReads {
+    fn meets(&self, range: &KeyRange) -> bool {
+        let met = |part: &PartReads| {
+            keys::pages_of_conflict(part.branch, range).is_some_and(|(first, last)| {
+                (part.allocation && first == 0) || part.pages.meets(first, last)
+            })
+        };
+        self.parts.iter().any(met)
+            || self.keys().any(|key| key.start < range.end && range.start < key.end)
+    }
+
+    fn ranges(&self) -> Vec<KeyRange> {
+        let mut out: Vec<KeyRange> = self.keys().collect();
+        for part in &self.parts {
+            if part.allocation {
+                out.push(keys::conflict_allocation(part.branch));
+            }
+            push_pages(&mut out, part.branch, &part.pages);
         }
         out
     }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use roaring::RoaringBitmap;
 
 use super::PageNumber;
@@ -5,9 +7,13 @@ use crate::error::{Error, Result};
 
 /// A set of page numbers: a read set, or the pages a commit changed.
 ///
-/// Stored and sent in roaring's portable serialization.
+/// Stored and sent in roaring's portable serialization. A clone shares the pages until one
+/// of the two is changed.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct PageSet(RoaringBitmap);
+pub struct PageSet(Arc<RoaringBitmap>);
+
+/// So many pages are looked for one by one, rather than written into a set's copy.
+const FEW_PAGES: u64 = 64;
 
 impl Eq for PageSet {}
 
@@ -20,12 +26,12 @@ impl PageSet {
 
     /// Adds a page; whether it is new.
     pub fn insert(&mut self, page: PageNumber) -> bool {
-        self.0.insert(page.get())
+        !self.contains(page) && Arc::make_mut(&mut self.0).insert(page.get())
     }
 
     /// Adds the pages `first..=last`, as far as there are such.
     pub fn insert_range(&mut self, first: u32, last: u32) {
-        self.0.insert_range(first.max(1)..=last.min(PageNumber::MAX));
+        Arc::make_mut(&mut self.0).insert_range(first.max(1)..=last.min(PageNumber::MAX));
     }
 
     /// Whether `page` is in the set.
@@ -48,12 +54,21 @@ impl PageSet {
 
     /// Empties the set.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.0 = Arc::default();
     }
 
     /// Adds all of `other`.
     pub fn extend_from(&mut self, other: &Self) {
-        self.0 |= &other.0;
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return;
+        }
+        if other.len() <= FEW_PAGES {
+            self.extend(other.iter());
+        } else if self.is_empty() {
+            self.clone_from(other);
+        } else {
+            *Arc::make_mut(&mut self.0) |= &*other.0;
+        }
     }
 
     /// The smallest page that is in both sets.
@@ -62,7 +77,13 @@ impl PageSet {
         if self.0.is_disjoint(&other.0) {
             return None;
         }
-        (&self.0 & &other.0).min().and_then(PageNumber::new)
+        (&*self.0 & &*other.0).min().and_then(PageNumber::new)
+    }
+
+    /// Whether a page of `first..=last` is in the set.
+    #[must_use]
+    pub fn meets(&self, first: u32, last: u32) -> bool {
+        first <= last && self.0.range_cardinality(first..=last) > 0
     }
 
     /// The largest page.
@@ -110,13 +131,21 @@ impl PageSet {
         if set.contains(0) || set.contains(u32::MAX) {
             return Err(Error::Corrupt { what: "page set names page 0 or 2^32-1".into() });
         }
-        Ok(Self(set))
+        Ok(Self(Arc::new(set)))
+    }
+}
+
+impl Extend<PageNumber> for PageSet {
+    fn extend<I: IntoIterator<Item = PageNumber>>(&mut self, pages: I) {
+        for page in pages {
+            self.insert(page);
+        }
     }
 }
 
 impl FromIterator<PageNumber> for PageSet {
     fn from_iter<I: IntoIterator<Item = PageNumber>>(iter: I) -> Self {
-        Self(iter.into_iter().map(PageNumber::get).collect())
+        Self(Arc::new(iter.into_iter().map(PageNumber::get).collect()))
     }
 }
 
@@ -133,6 +162,23 @@ mod tests {
         let p = |n| PageNumber::new(n).unwrap();
         assert_eq!(set(&[1, 2, 3, 7, 9, 10]).runs(), [(p(1), p(3)), (p(7), p(7)), (p(9), p(10))]);
         assert!(set(&[]).runs().is_empty());
+    }
+
+    #[test]
+    fn a_clone_keeps_what_it_had() {
+        let mut one = set(&[1, 70_000]);
+        let two = one.clone();
+        assert!(!one.insert(PageNumber::ONE), "there already");
+        one.insert_range(5, 6);
+        one.extend_from(&set(&[9]));
+        assert_eq!((one, two), (set(&[1, 5, 6, 9, 70_000]), set(&[1, 70_000])));
+    }
+
+    #[test]
+    fn ranges_meet_where_they_share_a_page() {
+        let some = set(&[1, 5, 70_000]);
+        assert!(some.meets(0, 1) && some.meets(2, 5) && some.meets(6, u32::MAX));
+        assert!(!some.meets(2, 4) && !some.meets(6, 69_999) && !some.meets(5, 4));
     }
 
     #[test]

@@ -81,7 +81,7 @@ fn a_conflict_leaves_nothing(ctx: &Ctx) {
     let all = kv.all();
     let commit = Commit {
         snapshot: before,
-        read_conflicts: vec![point("a")],
+        read_conflicts: vec![point("a")].into(),
         mutations: vec![put("x", "1"), put("c", "1")],
         ..Commit::default()
     };
@@ -111,7 +111,7 @@ fn add_one(kv: &Open, key: &str) -> bool {
     let value: u64 = value.map_or(0, |v| std::str::from_utf8(&v).unwrap().parse().unwrap());
     let commit = Commit {
         snapshot: snapshot.version(),
-        read_conflicts: vec![point(key)],
+        read_conflicts: vec![point(key)].into(),
         write_conflicts: vec![point(key)],
         mutations: vec![put(key, &(value + 1).to_string())],
         ..Commit::default()
@@ -150,7 +150,7 @@ fn write_skew_does_not_happen(ctx: &Ctx) {
                 let mine = ["a", "b"][t];
                 let commit = Commit {
                     snapshot: snapshot.version(),
-                    read_conflicts: vec![point("a"), point("b")],
+                    read_conflicts: vec![point("a"), point("b")].into(),
                     write_conflicts: vec![point(mine)],
                     mutations: vec![Mutation::Delete { key: mine.into() }],
                     ..Commit::default()

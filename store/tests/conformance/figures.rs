@@ -45,10 +45,10 @@ fn three_pages(t: usize, n: usize) -> Vec<Mutation> {
 }
 
 fn commit(kv: &Open, t: usize, n: usize, durability: Durability) {
-    let pages = || (0..3).map(|page| point(&format!("kBRANCH{t:02}{page}"))).collect();
+    let pages = || (0..3).map(|page| point(&format!("kBRANCH{t:02}{page}"))).collect::<Vec<_>>();
     let commit = Commit {
         snapshot: kv.now(),
-        read_conflicts: pages(),
+        read_conflicts: pages().into(),
         write_conflicts: pages(),
         mutations: three_pages(t, n),
         durability,
@@ -83,7 +83,7 @@ fn large_sets(ctx: &Ctx) {
     let writes: Vec<_> = (0..5000).map(|n| page(8 * n + 1)).collect();
     let time = |what: &str, snapshot, reads: &[KeyRange], writes: &[KeyRange]| {
         let once = |_| {
-            let (read_conflicts, write_conflicts) = (reads.to_vec(), writes.to_vec());
+            let (read_conflicts, write_conflicts) = (reads.to_vec().into(), writes.to_vec());
             let commit = Commit { snapshot, read_conflicts, write_conflicts, ..Commit::default() };
             let begun = Instant::now();
             kv.commit_at(commit, kv.soon()).unwrap();

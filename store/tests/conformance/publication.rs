@@ -81,7 +81,7 @@ fn only_what_commits_is_published(ctx: &Ctx) {
     kv.at(before, &[], &[point("a")]).unwrap();
     let commit = Commit {
         snapshot: before,
-        read_conflicts: vec![point("a")],
+        read_conflicts: vec![point("a")].into(),
         on_publish: Some(Box::new(|_| panic!("must not be published"))),
         ..Commit::default()
     };

@@ -144,7 +144,7 @@ impl Open {
     ) -> KvResult<Version> {
         let commit = Commit {
             snapshot,
-            read_conflicts: reads.to_vec(),
+            read_conflicts: reads.to_vec().into(),
             write_conflicts: writes.to_vec(),
             mutations: vec![put("at", "x")],
             ..Commit::default()

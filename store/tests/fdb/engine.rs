@@ -65,7 +65,7 @@ fn only_logical_keys_conflict(file: &Path) {
     let kv = store(file, "logical");
     let snapshot = now(&kv);
     let commit = |snapshot, reads: &[KeyRange], writes: &[KeyRange], mutations: Vec<Mutation>| {
-        let (read_conflicts, write_conflicts) = (reads.to_vec(), writes.to_vec());
+        let (read_conflicts, write_conflicts) = (reads.to_vec().into(), writes.to_vec());
         let commit =
             Commit { snapshot, read_conflicts, write_conflicts, mutations, ..Commit::default() };
         kv.commit_at(commit, soon())
@@ -92,7 +92,7 @@ fn a_commit_that_only_reads_is_validated(file: &Path) {
     let kv = store(file, "validate");
     let snapshot = now(&kv);
     let x = range(b"x", b"x\0");
-    let read = || Commit { snapshot, read_conflicts: vec![x.clone()], ..Commit::default() };
+    let read = || Commit { snapshot, read_conflicts: vec![x.clone()].into(), ..Commit::default() };
     kv.commit_at(read(), soon()).unwrap();
     let write = Commit { snapshot, write_conflicts: vec![x.clone()], ..Commit::default() };
     kv.commit_at(write, soon()).unwrap();
@@ -124,7 +124,7 @@ fn versions_are_filled_in(file: &Path) {
     let reads = kv.snapshot(soon()).unwrap();
     let log = reads.scan(&scan(b"log/", b"log0", 10, false)).unwrap();
     assert_eq!(log, [(Bytes::from(key), Bytes::from_static(b"entry"))]);
-    let read_conflicts = vec![range(b"a", b"b")];
+    let read_conflicts = vec![range(b"a", b"b")].into();
     let at_version = Commit { snapshot: version, read_conflicts, ..Commit::default() };
     assert_eq!(kv.commit_at(at_version, soon()), Err(KvError::TooOld));
 }
@@ -135,7 +135,7 @@ fn an_old_snapshot_is_too_old(file: &Path) {
     thread::sleep(Duration::from_secs(8));
     let commit = Commit {
         snapshot: reads.version(),
-        read_conflicts: vec![range(b"a", b"b")],
+        read_conflicts: vec![range(b"a", b"b")].into(),
         mutations: vec![put(b"a", b"")],
         ..Commit::default()
     };

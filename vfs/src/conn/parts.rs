@@ -58,7 +58,7 @@ pub(super) fn part(file: &mut FileState, stats: &mut Stats) -> Outcome<Part> {
         writer.buffer.cut(after.pages, after.page_size, &mut base)?
     };
     let mut reads = source.pager.handed().clone();
-    reads.extend_from(&pages.iter().map(|(page, _)| *page).collect());
+    reads.extend(pages.iter().map(|(page, _)| *page));
     reads.extend_from(&writer.buffer.written());
     if after.page_size == view.page_size() {
         drop_unchanged(&mut pages, source, &view, stats)?;

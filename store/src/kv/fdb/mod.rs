@@ -195,7 +195,7 @@ impl FdbKv {
         let conflicts = |ranges: &[KeyRange], kind: fn() -> ConflictRangeType| {
             writes::conflicts(&transaction, &self.space, ranges, kind).map_err(Self::read_error)
         };
-        if conflicts(&commit.read_conflicts, || ConflictRangeType::Read)? {
+        if conflicts(commit.read_conflicts.listed(), || ConflictRangeType::Read)? {
             if !self.validates(commit.snapshot) {
                 return Err(KvError::TooOld);
             }
@@ -276,7 +276,8 @@ impl Kv for FdbKv {
         snapshot.batch() == Version::BATCH_ALL && snapshot.commit() > 0
     }
 
-    fn commit_at(&self, commit: Commit, deadline: Deadline) -> KvResult<Version> {
+    fn commit_at(&self, mut commit: Commit, deadline: Deadline) -> KvResult<Version> {
+        commit.read_conflicts = std::mem::take(&mut commit.read_conflicts).list();
         let size = writes::check(&commit)?;
         let transaction = self.prepare(&commit)?;
         self.commit(transaction, size, deadline)

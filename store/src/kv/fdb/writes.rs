@@ -65,7 +65,7 @@ pub(super) fn conflicts(
 /// before anything is sent.
 pub(super) fn check(commit: &Commit) -> KvResult<u64> {
     let bytes = prepare::check(commit, &LIMITS)?;
-    let conflicts = commit.read_conflicts.len() + commit.write_conflicts.len();
+    let conflicts = commit.read_conflicts.listed().len() + commit.write_conflicts.len();
     let beside = commit.mutations.len() * MUTATION_BYTES + conflicts * CONFLICT_BYTES;
     let size = bytes + beside as u64;
     if size > FDB_TRANSACTION_BYTES {
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn many_small_things_count_for_more_than_their_bytes() {
-        let ranges = |count| vec![vec![1; 20]..vec![2; 21]; count];
+        let ranges = |count| vec![vec![1; 20]..vec![2; 21]; count].into();
         let of = |count| check(&Commit { read_conflicts: ranges(count), ..Commit::default() });
         assert!(of(100_000).is_ok());
         assert!(matches!(of(150_000), Err(KvError::TooLarge { .. })));

@@ -66,7 +66,7 @@ pub(super) fn cut_torn_end(directory: &Path) -> std::io::Result<Option<u64>> {
 }
 
 /// The journals, oldest first.
-fn journals(directory: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
+pub(super) fn journals(directory: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
     let mut journals = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();

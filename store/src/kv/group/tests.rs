@@ -140,7 +140,7 @@ fn commits_of_one_batch_are_validated_against_each_other() {
                 let snapshot = engine.at_now().unwrap().version();
                 let commit = Commit {
                     snapshot,
-                    read_conflicts: one(),
+                    read_conflicts: one().into(),
                     write_conflicts: one(),
                     ..put("k", Durability::Buffered)
                 };

@@ -27,7 +27,7 @@ fn trace(seed: u64) -> (Vec<String>, FaultCounts) {
         answers.push(format!("{:?}", snapshot.as_ref().map(|s| s.version())));
         if let Ok(snapshot) = snapshot {
             answers.push(format!("{:?}", snapshot.get(b"a")));
-            let read_conflicts = vec![b"a".to_vec()..b"b".to_vec()];
+            let read_conflicts = vec![b"a".to_vec()..b"b".to_vec()].into();
             let commit = Commit {
                 snapshot: snapshot.version(),
                 read_conflicts,
@@ -129,7 +129,7 @@ fn a_shared_engine_numbers_like_foundationdb() {
     assert!(later > at, "a snapshot is never overtaken by its own commit version");
     assert!(engine.validates(at) && !engine.validates(later));
     let read = |snapshot| {
-        let read_conflicts = vec![b"b".to_vec()..b"c".to_vec()];
+        let read_conflicts = vec![b"b".to_vec()..b"c".to_vec()].into();
         let commit = Commit { snapshot, read_conflicts, ..put("b", 1, Durability::Synced) };
         engine.commit_at(commit, soon(&engine))
     };
