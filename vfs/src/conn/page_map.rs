@@ -10,12 +10,11 @@
 //!   in `(from, known]`.
 //! - **M3** `recent` holds the pages of every commit in `(recent_from, known]`.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use interleaf_store::api::{Change, Changes, MAX_LOG_HASHES};
-use interleaf_store::types::{ContentHash, Incarnation, PageCount, PageNumber, PageSet, Version};
+use interleaf_store::api::{Change, Changes};
+use interleaf_store::types::{ContentHash, Incarnation, PageCount, PageNumber, Version};
 
 /// Most entries of one map: some 25 MB. Past it the half of them is dropped.
 pub const MAX_ENTRIES: usize = 262_144;
@@ -28,9 +27,6 @@ const MAX_VERSIONS: usize = 4;
 
 /// Most commits remembered to judge pages read at a snapshot a little behind.
 const MAX_RECENT: usize = 256;
-
-/// Most own commits whose content is kept until the log tells of them.
-const MAX_OWN: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
@@ -45,17 +41,21 @@ impl Entry {
     }
 }
 
-/// What one commit wrote, as far as it matters to a page.
+/// What one commit wrote, its pages ascending.
 #[derive(Debug)]
-struct Recent {
-    version: Version,
-    pages: PageSet,
-    shrunk_to: Option<PageCount>,
-}
+struct Recent(Change);
 
 impl Recent {
+    fn new(mut commit: Change) -> Self {
+        if !commit.pages.is_sorted_by_key(|(page, _)| *page) {
+            commit.pages.sort_unstable_by_key(|(page, _)| *page);
+        }
+        Self(commit)
+    }
+
     fn touches(&self, page: PageNumber) -> bool {
-        self.pages.contains(page) || self.shrunk_to.is_some_and(|size| !size.contains(page))
+        self.0.pages.binary_search_by_key(&page, |(page, _)| *page).is_ok()
+            || self.0.shrunk_to.is_some_and(|size| !size.contains(page))
     }
 }
 
@@ -66,10 +66,17 @@ struct Inner {
     entries: usize,
     recent: VecDeque<Recent>,
     recent_from: Version,
-    /// Content of own commits that wait for the log, which will name their pages only.
-    own: VecDeque<(Version, HashMap<PageNumber, ContentHash>)>,
     /// How often the map was made smaller.
     shrinks: u32,
+}
+
+/// Whose commit is applied to the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// This process's: it has the pages, and will want them.
+    Own,
+    /// Perhaps another's: of pages that nobody here asked for nothing is kept.
+    Any,
 }
 
 /// See the module.
@@ -90,7 +97,7 @@ pub struct Progress {
 }
 
 /// An own commit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct OwnCommit<'a> {
     /// The incarnation in which it was made.
     pub incarnation: Incarnation,
@@ -125,59 +132,53 @@ impl PageMap {
     }
 
     /// Brings the map forward to a begin's snapshot.
-    pub fn advance(&self, progress: &Progress) {
+    pub fn advance(&self, progress: Progress) {
         let Progress { asked, incarnation, snapshot, changes } = progress;
         if let Some((known_incarnation, known)) = self.read().known
-            && known_incarnation == *incarnation
-            && *snapshot <= known
+            && known_incarnation == incarnation
+            && snapshot <= known
         {
             return;
         }
         let mut inner = self.write();
         let Some((known_incarnation, known)) = inner.known else {
-            inner.restart(*incarnation, *snapshot);
+            inner.restart(incarnation, snapshot);
             return;
         };
-        if known_incarnation != *incarnation {
-            inner.restart(*incarnation, *snapshot);
+        if known_incarnation != incarnation {
+            inner.restart(incarnation, snapshot);
             return;
         }
-        if *snapshot <= known {
+        if snapshot <= known {
             return;
         }
         match (asked, changes) {
             // The reply covers (asked, snapshot]; others may have brought the map forward
             // since, never back (M1).
-            (Some((i, from)), Changes::Commits(commits)) if i == incarnation && *from <= known => {
-                for commit in commits.iter().filter(|commit| commit.version > known) {
-                    let whole = inner.with_own(commit);
-                    inner.apply(&whole);
+            (Some((i, from)), Changes::Commits(commits)) if i == incarnation && from <= known => {
+                for commit in commits.into_iter().filter(|commit| commit.version > known) {
+                    inner.apply(commit, Whose::Any);
                 }
-                inner.known = Some((*incarnation, *snapshot));
+                inner.known = Some((incarnation, snapshot));
             }
-            _ => inner.restart(*incarnation, *snapshot),
+            _ => inner.restart(incarnation, snapshot),
         }
     }
 
     /// Applies an own commit where nothing is missing between what is known and it (rule 6);
-    /// else the next begin reads the log. Where that will not say the content of all pages,
-    /// it is kept until then.
+    /// else the next begin reads the log.
     pub fn applied(&self, own: &OwnCommit<'_>) {
         let mut inner = self.write();
         let Some((incarnation, known)) = inner.known else { return };
-        let complete = own.previous.is_some_and(|previous| previous <= known);
         if incarnation != own.incarnation || known >= own.version {
             return;
         }
-        if !complete {
-            inner.keep(own);
+        if own.previous.is_none_or(|previous| previous > known) {
+            inner.remember(own);
             return;
         }
-        inner.apply(&Change {
-            version: own.version,
-            pages: own.pages.to_vec(),
-            shrunk_to: own.shrunk_to,
-        });
+        let (version, pages) = (own.version, own.pages.to_vec());
+        inner.apply(Change { version, pages, shrunk_to: own.shrunk_to }, Whose::Own);
         inner.known = Some((incarnation, own.version));
     }
 
@@ -227,36 +228,10 @@ impl Inner {
         self.entries = 0;
         self.recent.clear();
         self.recent_from = known;
-        self.own.clear();
         self.known = Some((incarnation, known));
     }
 
-    /// Keeps what an own commit wrote, if the log will not say it.
-    fn keep(&mut self, own: &OwnCommit<'_>) {
-        if own.pages.len() <= MAX_LOG_HASHES {
-            return;
-        }
-        if self.own.len() >= MAX_OWN {
-            self.own.pop_front();
-        }
-        let hashes = own.pages.iter().filter_map(|&(page, hash)| Some((page, hash?)));
-        self.own.push_back((own.version, hashes.collect()));
-    }
-
-    /// A commit of the log, with the content of its pages where it is an own one.
-    fn with_own<'a>(&mut self, commit: &'a Change) -> Cow<'a, Change> {
-        let Some(at) = self.own.iter().position(|(version, _)| *version == commit.version) else {
-            return Cow::Borrowed(commit);
-        };
-        let Some((_, hashes)) = self.own.remove(at) else { return Cow::Borrowed(commit) };
-        let mut whole = commit.clone();
-        for (page, hash) in &mut whole.pages {
-            *hash = hash.or_else(|| hashes.get(page).copied());
-        }
-        Cow::Owned(whole)
-    }
-
-    fn apply(&mut self, commit: &Change) {
+    fn apply(&mut self, commit: Change, whose: Whose) {
         if let Some(size) = commit.shrunk_to {
             for (page, entries) in &mut self.pages {
                 if !size.contains(*page) {
@@ -264,23 +239,40 @@ impl Inner {
                 }
             }
         }
-        for (page, hash) in &commit.pages {
-            if let Some(entries) = self.pages.get_mut(page) {
-                close(entries, commit.version);
+        for &(page, hash) in &commit.pages {
+            match self.pages.get_mut(&page) {
+                Some(entries) => {
+                    close(entries, commit.version);
+                    if let Some(own) = entries.iter_mut().find(|e| e.from == commit.version) {
+                        // Remembered: the log may say no more than that it was written.
+                        own.until = None;
+                        continue;
+                    }
+                }
+                // Nobody here has ever asked for it.
+                None if whose == Whose::Any => continue,
+                None => {}
             }
-            if let Some(hash) = *hash {
-                self.insert(*page, Entry { from: commit.version, until: None, hash });
+            if let Some(hash) = hash {
+                self.insert(page, Entry { from: commit.version, until: None, hash });
             }
         }
-        self.recent.push_back(Recent {
-            version: commit.version,
-            pages: commit.pages.iter().map(|(page, _)| *page).collect(),
-            shrunk_to: commit.shrunk_to,
-        });
+        self.recent.push_back(Recent::new(commit));
         if self.recent.len() > MAX_RECENT
-            && let Some(oldest) = self.recent.pop_front()
+            && let Some(Recent(oldest)) = self.recent.pop_front()
         {
             self.recent_from = oldest.version;
+        }
+    }
+
+    /// Keeps what an own commit wrote, before the commits that came between are known: true
+    /// at its version, until the log says for how much longer.
+    fn remember(&mut self, own: &OwnCommit<'_>) {
+        let until = own.version.next();
+        for &(page, hash) in own.pages {
+            if let Some(hash) = hash {
+                self.insert(page, Entry { from: own.version, until, hash });
+            }
         }
     }
 
@@ -288,23 +280,13 @@ impl Inner {
         let until = if snapshot == known {
             None
         } else if snapshot >= self.recent_from {
-            let later = self.recent.iter().filter(|commit| commit.version > snapshot);
-            later.filter(|commit| commit.touches(read.page)).map(|commit| commit.version).min()
+            let later = self.recent.iter().filter(|commit| commit.0.version > snapshot);
+            later.filter(|commit| commit.touches(read.page)).map(|commit| commit.0.version).min()
         } else {
             // Nothing is known of what came after the snapshot.
             snapshot.next()
         };
-        let entry = Entry { from: read.from, until, hash: read.hash };
-        let entries = self.pages.entry(read.page).or_default();
-        // What is known of the same write can only be extended, not contradicted.
-        if let Some(same) = entries.iter_mut().find(|e| e.from == entry.from) {
-            debug_assert_eq!(same.hash, entry.hash, "two contents of {} at one version", read.page);
-            if same.until.is_some_and(|until| entry.until.is_none_or(|new| new > until)) {
-                same.until = entry.until;
-            }
-            return;
-        }
-        self.insert(read.page, entry);
+        self.insert(read.page, Entry { from: read.from, until, hash: read.hash });
     }
 
     fn insert(&mut self, page: PageNumber, entry: Entry) {
@@ -312,6 +294,14 @@ impl Inner {
             self.shrink();
         }
         let entries = self.pages.entry(page).or_default();
+        // What is known of the same write can only be extended, not contradicted.
+        if let Some(same) = entries.iter_mut().find(|e| e.from == entry.from) {
+            debug_assert_eq!(same.hash, entry.hash, "two contents of {page} at one version");
+            if same.until.is_some_and(|until| entry.until.is_none_or(|new| new > until)) {
+                same.until = entry.until;
+            }
+            return;
+        }
         if entries.len() >= MAX_VERSIONS {
             entries.remove(0);
             self.entries -= 1;
@@ -369,7 +359,7 @@ mod tests {
     }
 
     fn begin(map: &PageMap, from: Option<u64>, snapshot: u64, changes: Changes) {
-        map.advance(&Progress {
+        map.advance(Progress {
             asked: from.map(|n| (ONE, v(n))),
             incarnation: ONE,
             snapshot: v(snapshot),
@@ -395,12 +385,14 @@ mod tests {
         let map = PageMap::default();
         begin(&map, None, 10, Changes::Unknown);
         note(&map, 10, 5, 3, 1);
-        begin(&map, Some(10), 20, Changes::Commits(vec![wrote(15, &[(5, Some(2)), (6, None)])]));
+        let wrote = wrote(15, &[(5, Some(2)), (6, None), (7, Some(7))]);
+        begin(&map, Some(10), 20, Changes::Commits(vec![wrote]));
         for (at, hash) in [(2, None), (3, Some(1)), (14, Some(1)), (15, Some(2)), (20, Some(2))] {
             assert_eq!(map.get(p(5), v(at), ONE), hash.map(h), "{at}");
         }
         assert_eq!(map.get(p(5), v(21), ONE), None, "beyond what is known");
         assert_eq!(map.get(p(6), v(20), ONE), None, "written, content not said");
+        assert_eq!(map.get(p(7), v(20), ONE), None, "nobody here has ever read it");
     }
 
     #[test]
@@ -423,6 +415,7 @@ mod tests {
     fn replies_out_of_order_apply_once_and_never_go_back() {
         let map = PageMap::default();
         begin(&map, None, 10, Changes::Unknown);
+        note(&map, 10, 5, 3, 9);
         let (first, second) = (wrote(15, &[(5, Some(1))]), wrote(25, &[(5, Some(2))]));
         begin(&map, Some(10), 30, Changes::Commits(vec![first.clone(), second]));
         begin(&map, Some(10), 20, Changes::Commits(vec![first]));
@@ -463,10 +456,17 @@ mod tests {
         map.applied(&own(20, None));
         assert_eq!(map.known(), Some((ONE, v(10))));
         let pages = [(p(5), Some(h(9)))];
+        let beyond = [(p(8), Some(h(8)))];
+        map.applied(&OwnCommit { pages: &beyond, ..own(30, Some(25)) });
+        assert_eq!(map.get(p(8), v(30), ONE), None, "not before the log is known");
         map.applied(&OwnCommit { pages: &pages, ..own(20, Some(7)) });
         assert_eq!(map.known(), Some((ONE, v(20))));
         assert_eq!(map.get(p(5), v(19), ONE), Some(h(1)));
         assert_eq!(map.get(p(5), v(20), ONE), Some(h(9)));
+        let log = vec![wrote(25, &[(5, None)]), wrote(30, &[(8, Some(8))])];
+        begin(&map, Some(20), 40, Changes::Commits(log));
+        assert_eq!(map.get(p(8), v(40), ONE), Some(h(8)), "kept since its own commit");
+        assert_eq!(map.get(p(5), v(40), ONE), None);
     }
 
     #[test]
@@ -474,14 +474,13 @@ mod tests {
         let map = PageMap::default();
         begin(&map, None, 10, Changes::Unknown);
         let pages: Vec<_> = (1..=300).map(|n| (p(n), Some(h(9)))).collect();
-        let own = OwnCommit {
+        map.applied(&OwnCommit {
             incarnation: ONE,
             version: v(20),
             previous: None,
             pages: &pages,
             shrunk_to: None,
-        };
-        map.applied(&own);
+        });
         assert_eq!(map.get(p(5), v(20), ONE), None, "not before the log is read");
         // Another one wrote before it: the log has both.
         let named: Vec<(u32, Option<u8>)> = (1..=301).map(|n| (n, None)).collect();
@@ -496,11 +495,6 @@ mod tests {
         ] {
             assert_eq!(map.get(p(page), v(at), ONE), hash.map(h), "{page} at {at}");
         }
-        assert!(map.read().own.is_empty());
-        for version in 31..50 {
-            map.applied(&OwnCommit { version: v(version), ..own });
-        }
-        assert_eq!(map.read().own.len(), MAX_OWN);
     }
 
     #[test]
@@ -511,7 +505,7 @@ mod tests {
         begin(&map, Some(10), 20, Changes::Unknown);
         assert_eq!(map.get(p(5), v(20), ONE), None);
         note(&map, 20, 5, 3, 1);
-        map.advance(&Progress {
+        map.advance(Progress {
             asked: Some((ONE, v(20))),
             incarnation: TWO,
             snapshot: v(12),

@@ -437,7 +437,7 @@ fn view_at(
     let request = BeginRequest { branch: source.branch, at, known };
     let mut reply = source.store.begin(&request, stats)?;
     let changes = std::mem::replace(&mut reply.changes, interleaf_store::api::Changes::Unknown);
-    source.map.advance(&Progress {
+    source.map.advance(Progress {
         asked: known,
         incarnation: reply.incarnation,
         snapshot: reply.snapshot,
