@@ -37,6 +37,10 @@ pub(super) const WINDOW_BYTES: u64 = 32 << 20;
 /// Versions reserved at a time: one fsync more in so many commits.
 pub(super) const RESERVED_VERSIONS: u64 = 1 << 20;
 
+/// Most batches that one caller leads before another one does: its own commit was in the
+/// first.
+const MAX_BATCHES_LED: usize = 4;
+
 /// Bytes at which a batch takes no more commits.
 const BATCH_BYTES: u64 = 8 << 20;
 
@@ -321,26 +325,49 @@ impl<S: Storage> Group<S> {
         }
     }
 
-    /// Commits a batch of which the caller at `seat` is the first.
+    /// Commits a batch of which the caller at `seat` is the first, and then what has queued
+    /// up meanwhile: to wake another leader takes about as long as a batch, and the disk
+    /// would be idle for so long.
     fn lead(&self, seat: &Arc<Seat>) -> KvResult<Version> {
+        let own = self.lead_once(Some(seat));
+        for _ in 1..MAX_BATCHES_LED {
+            if self.is_done() {
+                return own;
+            }
+            drop(self.lead_once(None));
+        }
+        self.hand_over();
+        own
+    }
+
+    /// Commits a batch and wakes its callers, but for the one at `seat`: gives its result.
+    fn lead_once(&self, seat: Option<&Arc<Seat>>) -> KvResult<Version> {
         let (commits, seats) = self.take();
-        debug_assert!(seats.first().is_some_and(|first| Arc::ptr_eq(first, seat)));
+        debug_assert!(
+            seat.is_none_or(|s| seats.first().is_some_and(|first| Arc::ptr_eq(first, s)))
+        );
         let count = commits.len();
         let results =
             catch_unwind(AssertUnwindSafe(|| self.process(commits))).unwrap_or_else(|_| {
                 self.end(KvError::Io { what: "no commits are taken: one ended in a panic".into() });
                 vec![Err(KvError::UnknownResult); count]
             });
-        self.hand_over();
         let mut own = Err(KvError::UnknownResult);
         for (to, result) in seats.iter().zip(results) {
-            if Arc::ptr_eq(to, seat) {
+            if seat.is_some_and(|seat| Arc::ptr_eq(to, seat)) {
                 own = result;
             } else {
                 to.set(Turn::Done(result));
             }
         }
         own
+    }
+
+    /// Whether nobody waits: then nobody leads any more.
+    fn is_done(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        queue.led = !queue.waiting.is_empty();
+        !queue.led
     }
 
     /// Takes the next batch off the queue.
