@@ -21,16 +21,19 @@ const LOG_BATCH: usize = 2048;
 /// Bytes of a log entry in a reply, beside its pages; at most.
 const LOG_ENTRY_BYTES: usize = 192;
 
-/// The reply to a request. A panic of the store becomes an error reply: it must not end
-/// the server for others.
+/// The reply to a request.
 pub fn execute(backend: &dyn Backend, request: &Request<'_>, deadline: Deadline) -> Reply {
-    let call = AssertUnwindSafe(|| answer(backend, request, deadline));
-    match std::panic::catch_unwind(call) {
+    guarded(request.kind().label(), || answer(backend, request, deadline))
+}
+
+/// The reply that `answer` gives. A panic of the store becomes an error reply: it must not
+/// end the server for others.
+pub fn guarded(what: &str, answer: impl FnOnce() -> Result<Reply>) -> Reply {
+    match std::panic::catch_unwind(AssertUnwindSafe(answer)) {
         Ok(Ok(reply)) => reply,
         Ok(Err(error)) => Reply::Error(error),
         Err(_) => {
-            let what =
-                format!("the server failed inside `{}`; its log says more", request.kind().label());
+            let what = format!("the server failed inside `{what}`; its log says more");
             tracing::error!("{what}");
             Reply::Error(Error::Io { what })
         }

@@ -3,21 +3,22 @@
 //! A caller queues its commit. Where nobody leads, it becomes the *leader*: it validates
 //! the queued commits one by one, against the conflict window and those before them in the
 //! batch, gives them versions, applies all as one batch with the strongest durability in
-//! it, publishes, and wakes their callers. Commits that come meanwhile wait for the next
-//! leader, the first of them, so that the longer a batch takes the larger the next one is.
+//! it, publishes, and tells their callers. Commits that come meanwhile wait for the next
+//! batch, so that the longer one takes the larger the next one is.
 //!
 //! # Invariants
 //! * **G1** Versions are issued under the lock of [`Core`], each greater than all before.
 //! * **G2** A version is issued only below the bound last reserved in the storage.
 //! * **G3** A snapshot's version is read before its view is taken, and a batch is applied
 //!   before its versions are published: a view holds every commit up to its version.
-//! * **G4** The queue is empty wherever nobody leads.
+//! * **G4** The queue is empty wherever nobody leads, or has just been told to.
 //! * **G5** After a batch of which it is not known whether it was written, nothing more is.
 
-use std::collections::VecDeque;
+mod queue;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
@@ -25,8 +26,8 @@ use super::conflict::{ReadSet, Window};
 use super::prepare::{Op, Prepared, fill};
 use super::txn::Overlay;
 use super::{
-    BatchHook, Commit, Durability, Entry, Key, Kv, KvError, KvResult, Limits, OnPublish, Reads,
-    Scan, Snapshot, TxnBody, retry,
+    BatchHook, Commit, Durability, Entry, Key, Kv, KvError, KvResult, Limits, OnDone, OnPublish,
+    Reads, Scan, Snapshot, TxnBody, retry,
 };
 use crate::env::{Deadline, Env};
 use crate::types::Version;
@@ -36,13 +37,6 @@ pub(super) const WINDOW_BYTES: u64 = 32 << 20;
 
 /// Versions reserved at a time: one fsync more in so many commits.
 pub(super) const RESERVED_VERSIONS: u64 = 1 << 20;
-
-/// Most batches that one caller leads before another one does: its own commit was in the
-/// first.
-const MAX_BATCHES_LED: usize = 4;
-
-/// Bytes at which a batch takes no more commits.
-const BATCH_BYTES: u64 = 8 << 20;
 
 /// Why a batch could not be applied.
 #[derive(Debug)]
@@ -129,7 +123,7 @@ pub struct Group<S: Storage> {
     pub(super) storage: S,
     env: Env,
     hook: OnceLock<BatchHook>,
-    queue: Mutex<Queue>,
+    queue: queue::Queue,
     core: Mutex<Core>,
     /// Commit number of the newest version whose batch is applied.
     published: AtomicU64,
@@ -147,41 +141,6 @@ struct Core {
     window: Window,
     newest: Version,
     reserved: u64,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Waiting>,
-    led: bool,
-}
-
-/// A commit in the queue.
-struct Waiting {
-    prepared: Prepared,
-    seat: Arc<Seat>,
-}
-
-/// Where a caller waits.
-#[derive(Default)]
-struct Seat {
-    state: Mutex<Turn>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-enum Turn {
-    #[default]
-    Wait,
-    /// The caller is to lead; its own commit is at the head of the queue.
-    Lead,
-    Done(KvResult<Version>),
-}
-
-impl Seat {
-    fn set(&self, turn: Turn) {
-        *lock(&self.state) = turn;
-        self.changed.notify_one();
-    }
 }
 
 /// A batch with its commits validated and their results, ready to be written.
@@ -208,7 +167,7 @@ impl<S: Storage> Group<S> {
             storage,
             env,
             hook: OnceLock::new(),
-            queue: Mutex::default(),
+            queue: queue::Queue::default(),
             core: Mutex::new(Core { window: Window::new(newest, window_bytes), newest, reserved }),
             published: AtomicU64::new(newest.commit()),
             ended: OnceLock::new(),
@@ -263,134 +222,6 @@ impl<S: Storage> Group<S> {
         // G3
         let version = Version::new(self.published.load(Ordering::Acquire), 0);
         Ok(At { version, view: self.storage.view()? })
-    }
-
-    /// Queues a commit and gives its result.
-    pub(super) fn commit(&self, commit: Commit, deadline: Deadline) -> KvResult<Version> {
-        self.usable()?;
-        if self.env.remaining(deadline).is_err() {
-            return Err(timeout(deadline));
-        }
-        let prepared = Prepared::new(commit, &self.storage.limits())?;
-        let seat = Arc::new(Seat::default());
-        let mut queue = lock(&self.queue);
-        queue.waiting.push_back(Waiting { prepared, seat: Arc::clone(&seat) });
-        if std::mem::replace(&mut queue.led, true) {
-            drop(queue);
-            return self.wait(&seat, deadline);
-        }
-        drop(queue);
-        self.lead(&seat)
-    }
-
-    fn wait(&self, seat: &Arc<Seat>, deadline: Deadline) -> KvResult<Version> {
-        let mut turn = lock(&seat.state);
-        loop {
-            match &*turn {
-                Turn::Done(result) => return result.clone(),
-                Turn::Lead => {
-                    drop(turn);
-                    return self.lead(seat);
-                }
-                Turn::Wait => {}
-            }
-            let Ok(left) = self.env.remaining(deadline) else {
-                drop(turn);
-                return self.give_up(seat, deadline);
-            };
-            (turn, _) =
-                seat.changed.wait_timeout(turn, left).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// The deadline has passed: out of the queue, where the commit is still there.
-    fn give_up(&self, seat: &Arc<Seat>, deadline: Deadline) -> KvResult<Version> {
-        let mut queue = lock(&self.queue);
-        // A turn to lead is given under the queue's lock.
-        let turn = std::mem::take(&mut *lock(&seat.state));
-        match turn {
-            Turn::Done(result) => return result,
-            Turn::Lead => {
-                drop(queue);
-                return self.lead(seat);
-            }
-            Turn::Wait => {}
-        }
-        match queue.waiting.iter().position(|waiting| Arc::ptr_eq(&waiting.seat, seat)) {
-            Some(at) => {
-                queue.waiting.remove(at);
-                Err(timeout(deadline))
-            }
-            None => Err(KvError::UnknownResult),
-        }
-    }
-
-    /// Commits a batch of which the caller at `seat` is the first, and then what has queued
-    /// up meanwhile: to wake another leader takes about as long as a batch, and the disk
-    /// would be idle for so long.
-    fn lead(&self, seat: &Arc<Seat>) -> KvResult<Version> {
-        let own = self.lead_once(Some(seat));
-        for _ in 1..MAX_BATCHES_LED {
-            if self.is_done() {
-                return own;
-            }
-            drop(self.lead_once(None));
-        }
-        self.hand_over();
-        own
-    }
-
-    /// Commits a batch and wakes its callers, but for the one at `seat`: gives its result.
-    fn lead_once(&self, seat: Option<&Arc<Seat>>) -> KvResult<Version> {
-        let (commits, seats) = self.take();
-        debug_assert!(
-            seat.is_none_or(|s| seats.first().is_some_and(|first| Arc::ptr_eq(first, s)))
-        );
-        let count = commits.len();
-        let results =
-            catch_unwind(AssertUnwindSafe(|| self.process(commits))).unwrap_or_else(|_| {
-                self.end(KvError::Io { what: "no commits are taken: one ended in a panic".into() });
-                vec![Err(KvError::UnknownResult); count]
-            });
-        let mut own = Err(KvError::UnknownResult);
-        for (to, result) in seats.iter().zip(results) {
-            if seat.is_some_and(|seat| Arc::ptr_eq(to, seat)) {
-                own = result;
-            } else {
-                to.set(Turn::Done(result));
-            }
-        }
-        own
-    }
-
-    /// Whether nobody waits: then nobody leads any more.
-    fn is_done(&self) -> bool {
-        let mut queue = lock(&self.queue);
-        queue.led = !queue.waiting.is_empty();
-        !queue.led
-    }
-
-    /// Takes the next batch off the queue.
-    fn take(&self) -> (Vec<Prepared>, Vec<Arc<Seat>>) {
-        let mut queue = lock(&self.queue);
-        let (mut bytes, mut count) = (0, 0);
-        for waiting in &queue.waiting {
-            bytes += waiting.prepared.bytes;
-            if count > 0 && bytes > BATCH_BYTES {
-                break;
-            }
-            count += 1;
-        }
-        queue.waiting.drain(..count).map(|waiting| (waiting.prepared, waiting.seat)).unzip()
-    }
-
-    /// Makes the first in the queue the next leader.
-    fn hand_over(&self) {
-        let mut queue = lock(&self.queue);
-        match queue.waiting.front() {
-            Some(next) => next.seat.set(Turn::Lead),
-            None => queue.led = false,
-        }
     }
 
     /// Validates, applies and publishes; gives each commit's result.
@@ -539,6 +370,14 @@ impl<S: Storage> Kv for Group<S> {
 
     fn commit_at(&self, commit: Commit, deadline: Deadline) -> KvResult<Version> {
         self.commit(commit, deadline)
+    }
+
+    fn submit(&self, commit: Commit, _deadline: Deadline, done: OnDone) -> bool {
+        self.push(commit, done)
+    }
+
+    fn lead(&self) {
+        self.lead_queue();
     }
 
     fn transact(&self, deadline: Deadline, body: TxnBody<'_>) -> crate::Result<Option<Version>> {

@@ -166,6 +166,9 @@ impl ReadConflicts {
     }
 }
 
+/// Called once with the result of [`Kv::submit`], from whatever thread.
+pub type OnDone = Box<dyn FnOnce(KvResult<Version>) + Send>;
+
 /// A commit at a snapshot.
 #[derive(Default)]
 pub struct Commit {
@@ -345,6 +348,19 @@ pub trait Kv: Send + Sync + 'static {
     /// what came after the snapshot; [`KvError::UnknownResult`] where it may or may not have
     /// taken effect; the others of [`KvError`] where it had none.
     fn commit_at(&self, commit: Commit, deadline: Deadline) -> KvResult<Version>;
+
+    /// As [`commit_at`](Self::commit_at), the result being given to `done`, which must not
+    /// block: at once or later, and whether or not the deadline has passed by then. Where
+    /// this says `true` the caller must call [`lead`](Self::lead) next. An engine that can
+    /// do no better commits before this returns.
+    fn submit(&self, commit: Commit, deadline: Deadline, done: OnDone) -> bool {
+        done(self.commit_at(commit, deadline));
+        false
+    }
+
+    /// Commits what was submitted, by this thread and others, until nothing is left to do or
+    /// another thread does it. Blocks for as long.
+    fn lead(&self) {}
 
     /// Runs `body` until it commits, at most until the deadline, with back-off. For
     /// everything that is not a SQLite commit; `body` must be idempotent.

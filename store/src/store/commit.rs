@@ -35,7 +35,15 @@ use crate::kv::{Commit, KvError, OnPublish, Reads, Scan, Snapshot};
 use crate::types::{CommitId, Version};
 
 /// The heads right before the commit, filled in when it is published.
-type Previous = Arc<Mutex<Vec<Option<Version>>>>;
+pub(super) struct Previous(Arc<Mutex<Vec<Option<Version>>>>);
+
+impl Previous {
+    /// The reply to a commit that took effect at `version`.
+    pub(super) fn reply(&self, version: Version) -> CommitReply {
+        let previous = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        CommitReply { version, previous }
+    }
+}
 
 /// What the log says of a commit.
 enum Verdict {
@@ -90,18 +98,14 @@ impl Store {
 
     fn commit_prepared(&self, request: &CommitRequest, deadline: Deadline) -> Result<CommitReply> {
         let reply = match self.retrying(deadline, || self.prepare(request, deadline)) {
-            Ok(prepared) => self.drive(&prepared, deadline),
+            Ok(prepared) => self.drive(&prepared, None, deadline),
             // A transaction begun before a pruning may be the duplicate of one that is done.
             Err(error) => match self.find_commit_now(request.id, deadline)? {
                 Some(version) => return Ok(unknown_heads(request, version)),
                 None => Err(pruned_is_conflict(error)),
             },
         };
-        match &reply {
-            Ok(_) => self.counters.committed(request),
-            Err(Error::Conflict { .. }) => self.counters.conflict(),
-            Err(_) => {}
-        }
+        self.count(request, &reply);
         if reply.is_ok() && request.parts.iter().any(|part| part.staged) {
             self.sweep_staged(request.id, deadline);
         }
@@ -109,11 +113,26 @@ impl Store {
         reply
     }
 
-    /// Asks the engine until it says yes, the log says no, or time is up.
-    fn drive(&self, prepared: &Prepared<'_>, deadline: Deadline) -> Result<CommitReply> {
+    pub(super) fn count(&self, request: &CommitRequest, reply: &Result<CommitReply>) {
+        match reply {
+            Ok(_) => self.counters.committed(request),
+            Err(Error::Conflict { .. }) => self.counters.conflict(),
+            Err(_) => {}
+        }
+    }
+
+    /// Asks the engine until it says yes, the log says no, or time is up. `tried`: the
+    /// result of a first attempt at the commit's own snapshot.
+    pub(super) fn drive(
+        &self,
+        prepared: &Prepared<'_>,
+        tried: Option<&KvError>,
+        deadline: Deadline,
+    ) -> Result<CommitReply> {
         let lowest = prepared.lowest_snapshot();
-        let mut first = self.kv.validates(lowest).then_some(lowest);
-        let mut unknown = false;
+        let validates = tried.is_none() && self.kv.validates(lowest);
+        let mut first = validates.then_some(lowest);
+        let mut unknown = tried == Some(&KvError::UnknownResult);
         let mut backoff = Backoff::new();
         let id = prepared.request.id;
         let fail = |unknown: bool, error: Error| {
@@ -160,7 +179,18 @@ impl Store {
         snapshot: Version,
         deadline: Deadline,
     ) -> std::result::Result<CommitReply, KvError> {
-        let previous: Previous = Arc::new(Mutex::new(vec![None; prepared.parts.len()]));
+        let (commit, previous) = self.commit_of(prepared, snapshot);
+        let version = self.kv.commit_at(commit, deadline)?;
+        Ok(previous.reply(version))
+    }
+
+    /// What the engine is asked for, and where it says what the heads were.
+    pub(super) fn commit_of(
+        &self,
+        prepared: &Prepared<'_>,
+        snapshot: Version,
+    ) -> (Commit, Previous) {
+        let previous = Previous(Arc::new(Mutex::new(vec![None; prepared.parts.len()])));
         let commit = Commit {
             snapshot,
             read_conflicts: prepared.read_conflicts(),
@@ -169,10 +199,7 @@ impl Store {
             durability: prepared.request.durability,
             on_publish: self.on_publish(prepared, &previous),
         };
-        let version = self.kv.commit_at(commit, deadline)?;
-        let previous =
-            std::mem::take(&mut *previous.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(CommitReply { version, previous })
+        (commit, previous)
     }
 
     /// What the engine calls once the commit took effect.
@@ -186,7 +213,7 @@ impl Store {
                 places.push(place);
             }
         }
-        let previous = Arc::clone(previous);
+        let previous = Arc::clone(&previous.0);
         Some(Box::new(move |version| {
             let heads = published.publish(version, events);
             let mut previous = previous.lock().unwrap_or_else(PoisonError::into_inner);
@@ -273,7 +300,7 @@ fn pruned(snapshot: Version) -> Error {
 }
 
 impl Prepared<'_> {
-    fn lowest_snapshot(&self) -> Version {
+    pub(super) fn lowest_snapshot(&self) -> Version {
         self.parts.iter().map(PreparedPart::lowest_snapshot).min().unwrap_or_default()
     }
 }

@@ -3,7 +3,7 @@
 //! * [`published`] is the memory of an embedded store's only writer: begins cost no read;
 //!   [`view`] is what an engine's reads say, for everything that memory does not.
 //! * [`remembered`] and [`fetched`] save reads of an engine to which others write too.
-//! * [`begin`], [`read`], [`prepare`] with [`commit`], [`stage`], [`catalog`], [`history`],
+//! * [`begin`], [`read`], [`prepare`] with [`commit`] and [`submit`], [`stage`], [`catalog`], [`history`],
 //!   [`status`]: one a kind of call; [`backend`] lists them all.
 
 mod backend;
@@ -19,6 +19,7 @@ mod remembered;
 mod retry;
 mod stage;
 mod status;
+mod submit;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -28,6 +29,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+pub use self::submit::{CommitWork, OnCommit, Submitted};
 
 use self::published::Published;
 use self::remembered::Remembered;

@@ -96,7 +96,7 @@ fn wait_until(done: impl Fn() -> bool) {
 }
 
 fn queued(engine: &TestEngine) -> usize {
-    lock(&engine.queue).waiting.len()
+    engine.queue.len()
 }
 
 fn begun(engine: &TestEngine) -> u32 {
@@ -124,7 +124,7 @@ fn commits_that_wait_become_one_batch_with_the_strongest_durability() {
     let durabilities = lock(&engine.storage.durabilities).clone();
     assert_eq!(durabilities, [Durability::Buffered, Durability::Synced]);
     assert!((0..5).all(|n| has(&engine, &format!("k{n}"))));
-    assert!(!lock(&engine.queue).led, "G4");
+    assert!(!engine.queue.is_led(), "G4");
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn a_panic_in_a_write_leaves_nobody_waiting() {
         let second = second.join().unwrap();
         assert!(matches!(second, Err(KvError::Io { .. })), "{second:?}");
     });
-    assert!(!lock(&engine.queue).led, "G4");
+    assert!(!engine.queue.is_led(), "G4");
 }
 
 #[test]
@@ -282,18 +282,69 @@ fn large_commits_make_batches_of_their_own() {
     let (engine, orders) = engine();
     let large = || {
         let value = Bytes::from(vec![0; engine.limits().value_bytes]);
-        let count = BATCH_BYTES / value.len() as u64 / 2 + 1;
+        let count = queue::BATCH_BYTES / value.len() as u64 / 2 + 1;
         let put = |n: u64| Mutation::Put { key: n.to_be_bytes().into(), value: value.clone() };
         Commit { mutations: (0..count).map(put).collect(), ..Commit::default() }
     };
     std::thread::scope(|scope| {
         scope.spawn(|| write(&engine, "first").unwrap());
         wait_until(|| begun(&engine) == 1);
-        for _ in 0..3 {
+        // More than one caller leads.
+        for _ in 0..6 {
             scope.spawn(|| engine.commit(large(), within(&engine, 60_000)).unwrap());
         }
-        wait_until(|| queued(&engine) == 3);
+        wait_until(|| queued(&engine) == 6);
         drop(orders);
     });
-    assert_eq!(begun(&engine), 4);
+    assert_eq!(begun(&engine), 7);
+    assert!(!engine.queue.is_led(), "G4");
+}
+
+#[test]
+fn submitted_commits_are_told_of_by_whoever_leads() {
+    let (engine, orders) = engine();
+    drop(orders);
+    let (told, results) = mpsc::channel();
+    let submit = |name: &'static str, commit| {
+        let told = told.clone();
+        let done = move |result: KvResult<Version>| told.send((name, result)).unwrap();
+        engine.submit(commit, within(&engine, 60_000), Box::new(done))
+    };
+    assert!(submit("first", put("a", Durability::Buffered)), "nobody leads yet");
+    assert!(!submit("second", put("b", Durability::Synced)));
+    assert!(!submit("refused", put("", Durability::Buffered)));
+    assert!(matches!(results.try_recv(), Ok(("refused", Err(KvError::Corrupt { .. })))));
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| write(&engine, "c").unwrap());
+        wait_until(|| queued(&engine) == 3);
+        assert!(results.try_recv().is_err(), "the first caller was told to lead and has not");
+        engine.lead();
+        waits.join().unwrap();
+    });
+    assert!(matches!(results.try_recv(), Ok(("first", Ok(_)))));
+    assert!(matches!(results.try_recv(), Ok(("second", Ok(_)))));
+    assert!(["a", "b", "c"].iter().all(|key| has(&engine, key)));
+    assert_eq!(begun(&engine), 1);
+    assert!(!engine.queue.is_led(), "G4");
+    assert!(submit("third", put("d", Durability::Buffered)));
+    engine.end(KvError::Unavailable { what: "a test".into() });
+    engine.lead();
+    assert!(matches!(results.try_recv(), Ok(("third", Err(KvError::Unavailable { .. })))));
+    assert!(!submit("fourth", put("e", Durability::Buffered)));
+    assert!(matches!(results.try_recv(), Ok(("fourth", Err(KvError::Unavailable { .. })))));
+}
+
+#[test]
+fn a_panic_in_what_is_told_is_nobody_elses() {
+    let (engine, orders) = engine();
+    drop(orders);
+    let done = |_: KvResult<Version>| panic!("a test");
+    assert!(engine.submit(put("a", Durability::Buffered), within(&engine, 60_000), Box::new(done)));
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| write(&engine, "b"));
+        wait_until(|| queued(&engine) == 2);
+        engine.lead();
+        assert!(waits.join().unwrap().is_ok());
+    });
+    assert!(!engine.queue.is_led(), "G4");
 }

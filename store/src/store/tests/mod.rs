@@ -10,5 +10,6 @@ mod memory;
 mod model;
 mod refusals;
 mod staging;
+mod submitted;
 mod transfers;
 mod world;
