@@ -345,7 +345,12 @@ pub fn figures(file: &Path) {
     let commit = |snapshot, bytes| {
         let mutations = (0..8u8).map(|n| put(&[n], if n == 0 { bytes } else { 60 })).collect();
         let read_conflicts = vec![b"a".to_vec()..b"b".to_vec()];
-        let commit = Commit { snapshot, read_conflicts, mutations, ..Commit::default() };
+        let commit = Commit {
+            snapshot,
+            read_conflicts: read_conflicts.into(),
+            mutations,
+            ..Commit::default()
+        };
         kv.commit_at(commit, soon()).unwrap();
     };
     commit(kv.snapshot(soon()).unwrap().version(), 4096);
