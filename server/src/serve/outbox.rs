@@ -15,7 +15,8 @@ use super::metrics::Metrics;
 use super::stream::Stream;
 
 /// How long a peer may take no byte of a reply before its connection is closed.
-const WRITE_LIMIT: Duration = Duration::from_secs(30);
+const WRITE_LIMIT: Duration =
+    if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(30) };
 
 struct Pending {
     frame: Vec<u8>,
@@ -77,10 +78,10 @@ impl Outbox {
         true
     }
 
-    /// Writes what waits, until the connection breaks.
+    /// Writes what waits, until the connection breaks. May be dropped and begun anew.
     pub async fn drain(&self) {
         loop {
-            self.wake.notified().await;
+            // Before the first wait too: whoever drained before may have taken the call.
             while !self.flush() {
                 match tokio::time::timeout(WRITE_LIMIT, self.stream.writable()).await {
                     Ok(Ok(())) => {}
@@ -90,21 +91,83 @@ impl Outbox {
             if self.state().broken {
                 return;
             }
+            self.wake.notified().await;
         }
     }
 
     /// Whether nothing waits any more.
     fn flush(&self) -> bool {
         let mut state = self.state();
-        while let Some(mut pending) = state.queue.pop_front() {
+        while !state.broken {
+            let Some(mut pending) = state.queue.pop_front() else { return true };
             if !self.write(&mut state, &mut pending) {
                 state.queue.push_front(pending);
                 return false;
             }
-            if state.broken {
-                state.queue.clear();
-            }
         }
+        state.queue.clear();
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// More than a socket takes at once.
+    const LARGE: usize = 4 << 20;
+
+    fn outbox() -> (Arc<Outbox>, Stream) {
+        let (one, other) = UnixStream::pair().unwrap();
+        let outbox = Outbox::new(Arc::new(Stream::Unix(one)), Arc::default());
+        (Arc::new(outbox), Stream::Unix(other))
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(30), test).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_peer_that_reads_nothing_is_given_up() {
+        run(async {
+            let (outbox, _peer) = outbox();
+            outbox.send(vec![1; LARGE], None);
+            outbox.send(vec![2; LARGE], None);
+            outbox.drain().await;
+            assert!(outbox.state().queue.is_empty(), "nothing is kept for it");
+            outbox.send(vec![3; LARGE], None);
+            assert!(outbox.state().queue.is_empty(), "nor anything more taken");
+        });
+    }
+
+    #[test]
+    fn who_takes_over_the_draining_goes_on_with_it() {
+        run(async {
+            let (outbox, peer) = outbox();
+            outbox.send(vec![1; LARGE], None);
+            tokio::select! {
+                biased;
+                () = outbox.drain() => panic!("the peer is there"),
+                () = tokio::task::yield_now() => {}
+            }
+            let received = async {
+                let (mut bytes, mut count) = (BytesMut::new(), 0);
+                while count < LARGE {
+                    peer.readable().await.unwrap();
+                    count += peer.try_read_buf(&mut bytes).unwrap_or(0);
+                    bytes.clear();
+                }
+            };
+            tokio::select! {
+                () = outbox.drain() => panic!("the peer is there"),
+                () = received => {}
+            }
+        });
     }
 }

@@ -1,11 +1,20 @@
-//! Messages that do not fit one frame.
+//! Messages that do not fit one frame, and replies that do not fit a socket.
+
+use std::borrow::Cow;
+use std::io::Read;
+use std::time::Duration;
 
 use interleaf_store::Error;
 use interleaf_store::api::{LogRequest, MAX_READ_PAGES, ReadRequest, StageRequest};
 use interleaf_store::types::{PageSize, Version};
-use interleaf_wire::limits::{MAX_BODY, READ_REPLY_BYTES};
+use interleaf_wire::frame::parse_header;
+use interleaf_wire::limits::{HEADER_LEN, MAX_BODY, READ_REPLY_BYTES};
+use interleaf_wire::message::{Reply, Request};
 
-use crate::support::{Database, Server, client, commit_id, deadline, page, page_of, socket_url};
+use crate::support::{
+    Database, LIMIT, Raw, Server, client, commit_id, deadline, dir_url, page, page_of, socket,
+    socket_url,
+};
 
 #[test]
 fn a_commit_and_a_read_of_many_large_pages_go_in_parts() {
@@ -124,4 +133,85 @@ fn a_long_log_is_read_in_parts_both_ways() {
     assert_eq!(log(usize::MAX, true), newest);
     assert_eq!(log(2060, true), newest[..2060]);
     assert_eq!(log(3, false), ids[..3]);
+}
+
+/// A server's database of large pages, and a read of as many as one reply takes.
+fn large_read(client: &dyn interleaf_store::api::Backend) -> ReadRequest {
+    let database = Database::open(client, "app");
+    let size = PageSize::MAX.len();
+    let count = u32::try_from(READ_REPLY_BYTES / size).unwrap();
+    let writes = (1..=count).map(|n| (page(n), page_of(&format!("page {n}"), size))).collect();
+    client.commit(&database.change(writes), deadline()).unwrap();
+    let snapshot = database.begin().snapshot;
+    let pages = (1..=count).map(page).collect();
+    ReadRequest { branch: database.open.branch, snapshot, incarnation: None, pages }
+}
+
+/// A connection that is amid the reply to `read`: of its first frame the head was read.
+fn amid_reply(dir: &std::path::Path, read: &ReadRequest) -> (Raw, [u8; HEADER_LEN]) {
+    let mut raw = Raw::greeted(&socket(dir));
+    raw.ask(2, &Request::Read(Cow::Borrowed(read)));
+    let mut head = [0; HEADER_LEN];
+    raw.0.read_exact(&mut head).unwrap();
+    // So that the server waits for room.
+    std::thread::sleep(Duration::from_millis(20));
+    (raw, head)
+}
+
+/// The rest of it.
+fn rest_of_reply(mut raw: Raw, head: [u8; HEADER_LEN]) -> usize {
+    let header = parse_header(&head).unwrap().unwrap();
+    let mut body = vec![0; header.frame_len() - HEADER_LEN];
+    raw.0.read_exact(&mut body).unwrap();
+    match Reply::decode(header.kind, &body).unwrap() {
+        Reply::Pages(pages) => pages.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn clients_that_leave_amid_a_reply_leave_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&["--store", &dir_url(dir.path()), "--idle-exit=1"]);
+    let client = client(&socket_url(dir.path()));
+    let read = large_read(&*client);
+    // Whether the server sees first that the client left or that it cannot write is luck.
+    for _ in 0..12 {
+        drop(amid_reply(dir.path(), &read));
+    }
+    drop(client);
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || ended.send(server.wait()));
+    let code = end.recv_timeout(LIMIT).expect("the server takes none of them for a client");
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn a_client_that_has_sent_its_last_gets_its_reply() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = Server::on(dir.path());
+    let client = client(&socket_url(dir.path()));
+    let read = large_read(&*client);
+    let (raw, head) = amid_reply(dir.path(), &read);
+    raw.0.shutdown(std::net::Shutdown::Write).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(rest_of_reply(raw, head), read.pages.len());
+}
+
+#[test]
+fn a_stop_finishes_a_reply_that_is_on_its_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::on(dir.path());
+    let client = client(&socket_url(dir.path()));
+    let read = large_read(&*client);
+    let (raw, head) = amid_reply(dir.path(), &read);
+    let stopped = std::thread::spawn(|| server.stop());
+    while socket(dir.path()).exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(rest_of_reply(raw, head), read.pages.len());
+    let (code, said) = stopped.join().unwrap();
+    assert_eq!(code, Some(0));
+    assert!(!said.contains("cut off"), "{said}");
 }
