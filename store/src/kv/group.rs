@@ -22,12 +22,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
+use self::queue::Leader;
 use super::conflict::{ReadSet, Window};
 use super::prepare::{Op, Prepared, fill};
 use super::txn::Overlay;
 use super::{
-    BatchHook, Commit, Durability, Entry, Key, Kv, KvError, KvResult, Limits, OnDone, OnPublish,
-    Reads, Scan, Snapshot, TxnBody, retry,
+    AskSuccessor, BatchHook, Commit, Durability, Entry, Key, Kv, KvError, KvResult, Limits, OnDone,
+    OnPublish, Reads, Scan, Snapshot, TxnBody, retry,
 };
 use crate::env::{Deadline, Env};
 use crate::types::Version;
@@ -123,6 +124,7 @@ pub struct Group<S: Storage> {
     pub(super) storage: S,
     env: Env,
     hook: OnceLock<BatchHook>,
+    successor: OnceLock<AskSuccessor>,
     queue: queue::Queue,
     core: Mutex<Core>,
     /// Commit number of the newest version whose batch is applied.
@@ -167,6 +169,7 @@ impl<S: Storage> Group<S> {
             storage,
             env,
             hook: OnceLock::new(),
+            successor: OnceLock::new(),
             queue: queue::Queue::default(),
             core: Mutex::new(Core { window: Window::new(newest, window_bytes), newest, reserved }),
             published: AtomicU64::new(newest.commit()),
@@ -377,7 +380,12 @@ impl<S: Storage> Kv for Group<S> {
     }
 
     fn lead(&self) {
-        self.lead_queue();
+        self.lead_queue(Leader::Sent);
+    }
+
+    fn set_successor(&self, ask: AskSuccessor) {
+        // Whoever was named first does as well.
+        self.successor.get_or_init(|| ask);
     }
 
     fn transact(&self, deadline: Deadline, body: TxnBody<'_>) -> crate::Result<Option<Version>> {

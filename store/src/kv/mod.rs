@@ -169,6 +169,9 @@ impl ReadConflicts {
 /// Called once with the result of [`Kv::submit`], from whatever thread.
 pub type OnDone = Box<dyn FnOnce(KvResult<Version>) + Send>;
 
+/// Asks for another thread that calls [`Kv::lead`]; false where there is none to be had.
+pub type AskSuccessor = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// A commit at a snapshot.
 #[derive(Default)]
 pub struct Commit {
@@ -361,6 +364,11 @@ pub trait Kv: Send + Sync + 'static {
     /// Commits what was submitted, by this thread and others, until nothing is left to do or
     /// another thread does it. Blocks for as long.
     fn lead(&self) {}
+
+    /// Sets whom to ask for another thread, once: where a caller of
+    /// [`commit_at`](Self::commit_at) leads and others submit without an end, it would
+    /// never get its own answer.
+    fn set_successor(&self, _ask: AskSuccessor) {}
 
     /// Runs `body` until it commits, at most until the deadline, with back-off. For
     /// everything that is not a SQLite commit; `body` must be idempotent.

@@ -26,8 +26,8 @@ mod time;
 mod view;
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 pub use self::submit::{CommitWork, OnCommit, Submitted};
@@ -75,6 +75,8 @@ pub struct Store {
     remembered: Remembered,
     sampler: Arc<Sampler>,
     counters: Counters,
+    /// Done once the engine knows whom to ask for a thread that leads.
+    has_successor: Once,
     closed: AtomicBool,
 }
 
@@ -113,6 +115,7 @@ impl Store {
             remembered: Remembered::default(),
             sampler,
             counters: Counters::default(),
+            has_successor: Once::new(),
             closed: AtomicBool::new(false),
         }))
     }

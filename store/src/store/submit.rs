@@ -87,6 +87,7 @@ impl Store {
             done(work(self, request, None));
             return false;
         }
+        self.name_successor();
         let (commit, previous) = self.commit_of(&prepared, snapshot);
         let store = Arc::clone(self);
         let told = move |result| match result {
@@ -99,6 +100,18 @@ impl Store {
             Err(tried) => done(work(&store, request, Some(tried))),
         };
         self.kv.submit(commit, deadline, Box::new(told))
+    }
+
+    /// Tells the engine where another thread is to be had for submitted commits.
+    fn name_successor(self: &Arc<Self>) {
+        self.has_successor.call_once(|| {
+            let store = Arc::downgrade(self);
+            self.kv.set_successor(Box::new(move || {
+                let Some(store) = store.upgrade() else { return false };
+                let thread = std::thread::Builder::new().name("interleaf-lead".into());
+                thread.spawn(move || store.lead_commits()).is_ok()
+            }));
+        });
     }
 
     /// Writes what was submitted, by this thread and others, until another thread does it

@@ -2,9 +2,9 @@
 //!
 //! A commit waits with its caller, on a *seat*, or with a call to be made when it is done.
 //! The first that finds nobody leading leads; it goes on while commits wait, for to wake
-//! another leader takes about as long as a batch, and the disk would be idle so long. A
-//! caller that waits itself hands over after [`MAX_BATCHES_LED`] batches to the first seat
-//! in the queue.
+//! another leader takes about as long as a batch, and the disk would be idle so long. After
+//! [`MAX_BATCHES_LED`] batches it hands over to a seat at the head of the queue; a leader
+//! that has a seat itself, and an answer to give, also to a thread that it asks for.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,6 +52,15 @@ struct Waiting {
 enum Caller {
     Waits(Arc<Seat>),
     Called(OnDone),
+}
+
+/// Who leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leader {
+    /// A caller with a commit of its own, for whose answer somebody waits.
+    Seated,
+    /// A thread that came to lead.
+    Sent,
 }
 
 /// Where a caller waits.
@@ -109,7 +118,7 @@ impl<S: Storage> Group<S> {
         let prepared = Prepared::new(commit, &self.storage.limits())?;
         let seat = Arc::new(Seat::default());
         if self.enqueue(prepared, Caller::Waits(Arc::clone(&seat))) {
-            self.lead_queue();
+            self.lead_queue(Leader::Seated);
             return seat.result();
         }
         self.wait(&seat, deadline)
@@ -140,7 +149,7 @@ impl<S: Storage> Group<S> {
                 Turn::Done(result) => return result.clone(),
                 Turn::Lead => {
                     drop(turn);
-                    self.lead_queue();
+                    self.lead_queue(Leader::Seated);
                     return seat.result();
                 }
                 Turn::Wait => {}
@@ -163,7 +172,7 @@ impl<S: Storage> Group<S> {
             Turn::Done(result) => return result,
             Turn::Lead => {
                 drop(queue);
-                self.lead_queue();
+                self.lead_queue(Leader::Seated);
                 return seat.result();
             }
             Turn::Wait => {}
@@ -182,20 +191,27 @@ impl<S: Storage> Group<S> {
     }
 
     /// Commits what waits, batch by batch, until nobody waits or another one leads.
-    pub(super) fn lead_queue(&self) {
+    pub(super) fn lead_queue(&self, leader: Leader) {
         for batch in 1usize.. {
             self.lead_once();
+            let over = batch >= MAX_BATCHES_LED;
             let mut queue = lock(&self.queue.0);
             match queue.waiting.front().map(|next| &next.caller) {
                 None => {
                     queue.led = false;
                     return;
                 }
-                Some(Caller::Waits(next)) if batch >= MAX_BATCHES_LED => {
+                Some(Caller::Waits(next)) if over => {
                     next.set(Turn::Lead);
                     return;
                 }
-                Some(_) => {}
+                Some(Caller::Called(_)) if over && leader == Leader::Seated => {}
+                Some(_) => continue,
+            }
+            drop(queue);
+            // The lead stays taken until that thread has it.
+            if self.successor.get().is_some_and(|ask| ask()) {
+                return;
             }
         }
     }

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -346,5 +347,42 @@ fn a_panic_in_what_is_told_is_nobody_elses() {
         engine.lead();
         assert!(waits.join().unwrap().is_ok());
     });
+    assert!(!engine.queue.is_led(), "G4");
+}
+
+#[test]
+fn a_caller_that_leads_is_let_go_however_much_is_submitted() {
+    const MOST: u32 = 1_000;
+
+    fn submit_again(engine: Arc<TestEngine>, count: Arc<AtomicU32>) -> bool {
+        let done = {
+            let engine = Arc::clone(&engine);
+            move |result: KvResult<Version>| {
+                result.unwrap();
+                if count.fetch_add(1, Ordering::SeqCst) < MOST {
+                    assert!(!submit_again(engine, count), "somebody leads");
+                }
+            }
+        };
+        let deadline = within(&engine, 60_000);
+        engine.submit(put("a", Durability::Buffered), deadline, Box::new(done))
+    }
+
+    let (engine, orders) = engine();
+    let (engine, count) = (Arc::new(engine), Arc::new(AtomicU32::new(0)));
+    let (asked, ask) = mpsc::channel();
+    engine.set_successor(Box::new(move || asked.send(()).is_ok()));
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| write(&engine, "first").unwrap());
+        wait_until(|| begun(&engine) == 1);
+        assert!(!submit_again(Arc::clone(&engine), Arc::clone(&count)));
+        drop(orders);
+        caller.join().unwrap();
+    });
+    assert!(count.load(Ordering::SeqCst) < MOST, "it has led to the end");
+    ask.try_recv().unwrap();
+    assert!(engine.queue.is_led(), "by whoever was asked");
+    engine.lead();
+    assert_eq!(count.load(Ordering::SeqCst), MOST + 1);
     assert!(!engine.queue.is_led(), "G4");
 }
