@@ -9,7 +9,9 @@
 //!
 //! Zeros in place of a hole change nothing that anybody can read, whatever becomes of them
 //! in a crash. They are only ever written where the file system says that there is a hole,
-//! under the lock of the commits, so that nobody writes into the hole meanwhile.
+//! under the lock of the commits, so that nobody writes into the hole meanwhile. And where
+//! reading finds zeros as well: file systems have named holes that were written just before
+//! (ZFS up to 2.2.1).
 //!
 //! A journal that was found on opening is written to at its end instead (`O_APPEND`), and
 //! has no holes: there nothing is done until fjall goes on to the next one.
@@ -89,7 +91,7 @@ impl Ahead {
 /// The journal that fjall writes to.
 fn newest(directory: &Path) -> io::Result<Option<Journal>> {
     let Some((number, path)) = journals(directory)?.pop() else { return Ok(None) };
-    let file = OpenOptions::new().write(true).open(path)?;
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
     let next = directory.join(format!("{}.jnl", number + 1));
     Ok(Some(Journal { file, next, used: 0, filled: 0 }))
 }
@@ -134,9 +136,20 @@ impl Journal {
             Err(error) => return Err(error.into()),
         };
         let end = (hole.start + PIECE_BYTES).min(hole.end).min(data);
-        let length = usize::try_from(end - hole.start).unwrap_or(0);
-        self.file.write_all_at(ZEROS.get(..length).unwrap_or_default(), hole.start)?;
+        self.zero(&(hole.start..end))?;
         Ok(end)
+    }
+
+    /// Writes zeros over at most a piece that reads as zeros.
+    fn zero(&self, hole: &Range<u64>) -> io::Result<()> {
+        let length = usize::try_from(hole.end.saturating_sub(hole.start)).unwrap_or(0);
+        let zeros = ZEROS.get(..length).unwrap_or_default();
+        let mut there = vec![0; zeros.len()];
+        self.file.read_exact_at(&mut there, hole.start)?;
+        if there != zeros {
+            return Err(io::Error::other("the file system named a hole where there is data"));
+        }
+        self.file.write_all_at(zeros, hole.start)
     }
 }
 
@@ -209,6 +222,20 @@ mod tests {
         ahead.prepare(1_000, true);
         assert_eq!(appended.metadata().unwrap().len(), 0);
         assert!(!ahead.failed);
+    }
+
+    #[test]
+    fn a_hole_that_is_none_is_not_written_over() {
+        let (dir, file) = new_journal(1, 1 << 20);
+        let batch = vec![7; 5_000];
+        file.write_all_at(&batch, 60_000).unwrap();
+        let journal = newest(dir.path()).unwrap().unwrap();
+        journal.zero(&(0..60_000)).unwrap();
+        for named in [0..PIECE_BYTES, 64_999..70_000, 60_000..60_001] {
+            assert!(journal.zero(&named).is_err(), "{named:?}");
+        }
+        let all = std::fs::read(dir.path().join("1.jnl")).unwrap();
+        assert!(all[60_000..].starts_with(&batch));
     }
 
     #[test]
