@@ -5,8 +5,9 @@ DEMO_DIR ?= demo-data
 PREFIX ?= /usr/local
 DESTDIR ?=
 SOAK_SECONDS ?= 60
+FDB_SOAK_SECONDS ?= 300
 
-.PHONY: help deps test-deps build test lint fmt bench soak demo install clean
+.PHONY: help deps test-deps build test lint fmt bench bench-fdb soak demo install clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,10 +41,16 @@ bench: deps ## Measure against plain SQLite in the same run
 	$(CARGO) build --release --locked -p interleaf -p interleaf-ext -p interleaf-bench
 	target/release/interleaf-bench
 
-soak: deps ## Sixty seconds of random transfers, with kills
+bench-fdb: deps ## Measure on FoundationDB against its own floor in the same run
+	$(CARGO) build --release --locked -p interleaf -p interleaf-bench
+	target/release/interleaf-bench --fdb
+
+soak: deps ## A minute of random transfers with kills; five on FoundationDB in trouble, where found
 	$(CARGO) build --release --locked -p interleaf -p interleaf-ext -p interleaf-preload
 	INTERLEAF_SOAK_SECONDS=$(SOAK_SECONDS) \
 	    $(CARGO) test --release --locked -p interleaf-tests --test soak -- --nocapture
+	INTERLEAF_SOAK_SECONDS=$(FDB_SOAK_SECONDS) \
+	    $(CARGO) test --release --locked -p interleaf-tests --test nodes -- soak --nocapture
 
 install: build ## Install below PREFIX (default /usr/local)
 	install -D -m 755 target/release/interleaf $(DESTDIR)$(PREFIX)/bin/interleaf

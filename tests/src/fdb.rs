@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 #[path = "../../store/tests/support/fdb_cluster.rs"]
 mod cluster;
 
-pub use self::cluster::{Cluster, Shape, Tools};
+pub use self::cluster::{Cluster, Place, Shape, Tools};
 
 /// One cluster of one process for all tests, started by the first one that needs it.
 static CLUSTER: Mutex<Option<Cluster>> = Mutex::new(None);

@@ -13,6 +13,7 @@
 pub mod artefacts;
 #[cfg(feature = "fdb")]
 pub mod fdb;
+pub mod network;
 pub mod npm;
 pub mod process;
 pub mod rng;

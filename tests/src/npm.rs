@@ -19,15 +19,25 @@ pub fn is_there() -> bool {
 }
 
 /// The `node_modules` with better-sqlite3, as `tests/clients/node/package-lock.json` pins it.
-/// Other processes that install it at the same time wait for each other.
+///
+/// # Errors
+/// As [`installed`].
+pub fn better_sqlite3() -> Result<PathBuf, String> {
+    installed("tests/clients/node", "node")
+}
+
+/// The `node_modules` that `package-lock.json` in the folder `from` of the repository pins,
+/// kept from run to run under `name`. Other processes that install it at the same time wait
+/// for each other.
 ///
 /// # Errors
 /// What went wrong, with what npm said.
-pub fn better_sqlite3() -> Result<PathBuf, String> {
+pub fn installed(from: &str, name: &str) -> Result<PathBuf, String> {
     let said = |what: &str, e: std::io::Error| format!("{what}: {e}");
-    let dir = artefacts::target_dir().parent().ok_or("no target directory")?.join("clients/node");
+    let dir =
+        artefacts::target_dir().parent().ok_or("no target directory")?.join("clients").join(name);
     std::fs::create_dir_all(&dir).map_err(|e| said("the directory for node", e))?;
-    let from = artefacts::repository().join("tests/clients/node");
+    let from = artefacts::repository().join(from);
     let pinned = std::fs::read_to_string(from.join("package-lock.json"))
         .map_err(|e| said("package-lock.json", e))?;
     let (version, _) = process::text(&process::run(Command::new("node").arg("--version")));

@@ -1,5 +1,6 @@
 //! Processes that do not outlive their test.
 
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
@@ -67,6 +68,12 @@ impl Guard {
     }
 }
 
+impl From<Child> for Guard {
+    fn from(child: Child) -> Self {
+        Self { child }
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         // An error means that it has ended already.
@@ -74,6 +81,17 @@ impl Drop for Guard {
             drop(self.child.wait());
         }
     }
+}
+
+/// A command for `program`, behind the words that make it run elsewhere.
+#[must_use]
+pub fn entering(words: &[OsString], program: impl AsRef<OsStr>) -> Command {
+    let Some((first, others)) = words.split_first() else {
+        return Command::new(program);
+    };
+    let mut command = Command::new(first);
+    command.args(others).arg(program);
+    command
 }
 
 /// Runs a process to its end, within [`LIMIT`], and gives what it printed.

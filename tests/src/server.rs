@@ -1,22 +1,37 @@
 //! `interleaf serve` under a test.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::artefacts;
-use crate::process::{Guard, LIMIT};
+use crate::process::{self, Guard, LIMIT};
 
 /// A server, killed when this goes.
 #[derive(Debug)]
 pub struct Server {
     guard: Guard,
-    store: String,
-    socket: PathBuf,
+    setup: Setup,
+}
+
+/// How a server is started, and started again.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// The URL of its store.
+    pub store: String,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// More addresses to listen at, where other machines may reach them.
+    pub listen: Vec<String>,
+    /// The words before its command that make it run elsewhere.
+    pub enter: Vec<OsString>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
 }
 
 impl Server {
@@ -33,20 +48,28 @@ impl Server {
     #[must_use]
     pub fn start_with(dir: &Path, env: &[(&str, &str)]) -> Self {
         let (store, socket) = (format!("dir:{}", dir.display()), socket(dir));
-        Self { guard: spawn(&store, &socket, env), store, socket }
+        let setup = Setup { store, socket, ..Setup::default() };
+        // These are for the first start alone.
+        Self { guard: spawn(&setup, env), setup }
     }
 
     /// Starts a server on any store, at a socket.
     #[must_use]
     pub fn serve(store: &str, socket: &Path) -> Self {
         let (store, socket) = (store.to_owned(), socket.to_owned());
-        Self { guard: spawn(&store, &socket, &[]), store, socket }
+        Self::set_up(Setup { store, socket, ..Setup::default() })
+    }
+
+    /// Starts a server as `setup` says.
+    #[must_use]
+    pub fn set_up(setup: Setup) -> Self {
+        Self { guard: spawn(&setup, &[]), setup }
     }
 
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.socket.clone()
+        self.setup.socket.clone()
     }
 
     /// The store URL of its socket.
@@ -68,7 +91,7 @@ impl Server {
     /// Starts it again after it ended.
     pub fn restart(&mut self) {
         assert!(self.guard.ended().is_some(), "the server still runs");
-        self.guard = spawn(&self.store, &self.socket, &[]);
+        self.guard = spawn(&self.setup, &[]);
     }
 
     /// SIGTERM, and waits for the end.
@@ -84,15 +107,16 @@ pub fn socket(dir: &Path) -> PathBuf {
     interleaf_store::url::StoreUrl::socket_in(dir).unwrap()
 }
 
-fn spawn(store: &str, socket: &Path, env: &[(&str, &str)]) -> Guard {
-    let mut command = Command::new(artefacts::program());
+fn spawn(setup: &Setup, env: &[(&str, &str)]) -> Guard {
+    let mut command = process::entering(&setup.enter, artefacts::program());
+    command.arg("serve").arg("--store").arg(&setup.store);
+    command.arg("--listen").arg(format!("unix:{}", setup.socket.display()));
+    for address in &setup.listen {
+        command.args(["--listen", address, "--allow-insecure"]);
+    }
     command
-        .arg("serve")
-        .arg("--store")
-        .arg(store)
-        .arg("--listen")
-        .arg(format!("unix:{}", socket.display()))
         .args(["--http", "127.0.0.1:0"])
+        .envs(setup.env.iter().cloned())
         .envs(env.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped());

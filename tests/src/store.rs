@@ -104,6 +104,19 @@ impl TestStore {
         Self { kind, server, direct, temp, number }
     }
 
+    /// A store at `url`, behind the server that `start` starts for it at a socket in a
+    /// directory of the test's own.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    #[must_use]
+    pub fn behind(url: &str, start: impl FnOnce(&Path) -> Server) -> Self {
+        let mut store = Self::with(Kind::Fdb, |_, _| url.to_owned());
+        store.kind = Kind::FdbServer;
+        store.server = Some(start(store.scratch()));
+        store
+    }
+
     /// A directory for other files of the test.
     #[must_use]
     pub fn scratch(&self) -> &Path {

@@ -4,6 +4,8 @@
 //! afterwards one of `ok ID`, `no ID` (an error that says that nothing was written) or
 //! `unknown ID` (the error said "outcome unknown"). The transaction itself inserts
 //! `(ID, FROM, TO, AMOUNT)` into the worker's own journal table. Ids are never used again.
+//! A line `error ID CODE REASON` says what an error was (`open` in place of an id where the
+//! database could not be opened), a line `slow MS CALL` which call took longer than any before.
 //! Killed at any moment, the worker leaves a log from which each id can be judged:
 //!
 //! | last line about the id | journal row |
@@ -85,14 +87,18 @@ pub fn work(plan: &Plan<'_>) {
     let mut rng = StdRng::seed_from_u64(plan.seed);
     let mut log = std::fs::OpenOptions::new().create(true).append(true).open(plan.log).unwrap();
     let mut say = |line: String| log.write_all(line.as_bytes()).unwrap();
+    let mut watch = Watch::default();
     let mut db: Option<Connection> = None;
     let mut next = i64::from(plan.incarnation) << 32;
     while start.elapsed() < plan.duration {
+        if let Some((call, took)) = watch.news.take() {
+            say(format!("slow {} {call}\n", took.as_millis()));
+        }
         // A connection that met an error other than a conflict is given up now and then,
         // as applications do; the next one must work as well.
         let open = match db.take() {
             Some(open) => open,
-            None => match open(plan.uri) {
+            None => match watch.time("open", || open(plan.uri)) {
                 Ok(open) => open,
                 Err(error) => {
                     say(format!("error open {} {error}\n", sql::code(&error)));
@@ -105,7 +111,7 @@ pub fn work(plan: &Plan<'_>) {
         let transfer = Transfer::random(&mut rng);
         let Transfer { from, to, amount } = transfer;
         say(format!("try {next} {from} {to} {amount}\n"));
-        match transfer.run(&open, plan.worker, next) {
+        match transfer.run(&open, plan.worker, next, &mut watch) {
             Ok(true) => say(format!("ok {next}\n")),
             Ok(false) => say(format!("no {next}\n")),
             Err(Failed { error, at_commit }) => {
@@ -125,6 +131,27 @@ pub fn work(plan: &Plan<'_>) {
             }
         }
         db = Some(open);
+    }
+}
+
+/// Which call took longest so far.
+#[derive(Default)]
+struct Watch {
+    longest: Duration,
+    /// Not told yet.
+    news: Option<(&'static str, Duration)>,
+}
+
+impl Watch {
+    fn time<T>(&mut self, call: &'static str, run: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let result = run();
+        let took = begun.elapsed();
+        if took > self.longest {
+            self.longest = took;
+            self.news = Some((call, took));
+        }
+        result
     }
 }
 
@@ -164,14 +191,14 @@ impl Transfer {
     }
 
     /// Whether it was made; not where it would overdraw a pair.
-    fn run(self, db: &Connection, worker: u32, id: i64) -> Result<bool, Failed> {
-        let result = self.statements(db, worker, id);
+    fn run(self, db: &Connection, worker: u32, id: i64, watch: &mut Watch) -> Result<bool, Failed> {
+        let result = self.statements(db, worker, id, watch);
         if !matches!(result, Ok(true)) {
             let rolled_back = db.is_autocommit() || db.execute_batch("ROLLBACK").is_ok();
             assert!(rolled_back, "ROLLBACK failed after {result:?}");
             return result.map_err(|error| Failed { error, at_commit: false });
         }
-        let result = db.execute_batch("COMMIT");
+        let result = watch.time("commit", || db.execute_batch("COMMIT"));
         if let Err(error) = result {
             if !db.is_autocommit() {
                 db.execute_batch("ROLLBACK").unwrap_or_else(|e| panic!("ROLLBACK: {e}"));
@@ -181,17 +208,37 @@ impl Transfer {
         Ok(true)
     }
 
-    fn statements(self, db: &Connection, worker: u32, id: i64) -> rusqlite::Result<bool> {
+    fn statements(
+        self,
+        db: &Connection,
+        worker: u32,
+        id: i64,
+        watch: &mut Watch,
+    ) -> rusqlite::Result<bool> {
         db.execute_batch("BEGIN")?;
-        let balance = |account: i64| -> rusqlite::Result<i64> {
-            db.prepare("SELECT balance FROM account WHERE id = ?1")?
-                .query_row([account], |row| row.get(0))
+        let mut balance = |account: i64| -> rusqlite::Result<i64> {
+            watch.time("read", || {
+                db.prepare("SELECT balance FROM account WHERE id = ?1")?
+                    .query_row([account], |row| row.get(0))
+            })
         };
         // Written from what was read, so that a lost update would change the sum.
         let (from, to) = (balance(self.from)?, balance(self.to)?);
         if from + balance(partner(self.from))? < self.amount {
             return Ok(false);
         }
+        watch.time("write", || self.write(db, worker, id, from, to))?;
+        Ok(true)
+    }
+
+    fn write(
+        self,
+        db: &Connection,
+        worker: u32,
+        id: i64,
+        from: i64,
+        to: i64,
+    ) -> rusqlite::Result<()> {
         let mut update = db.prepare("UPDATE account SET balance = ?2 WHERE id = ?1")?;
         update.execute((self.from, from - self.amount))?;
         update.execute((self.to, to + self.amount))?;
@@ -201,7 +248,7 @@ impl Transfer {
             self.to,
             self.amount,
         ))?;
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -223,6 +270,8 @@ pub struct Tally {
     pub open_present: u64,
     /// Errors other than conflicts.
     pub errors: u64,
+    /// The longest call, in milliseconds.
+    pub slowest_ms: u64,
 }
 
 /// Judges a database against the logs of its workers.
@@ -256,6 +305,49 @@ pub fn judge(db: &Connection, logs: &[impl AsRef<Path>]) -> Tally {
         assert!(both >= 0, "the pair of account {id} is overdrawn by {both}: write skew");
     }
     tally
+}
+
+/// The errors in the logs, each with its code and how often it was met; numbers in them are
+/// left out.
+///
+/// # Panics
+/// Where an error is none that a store in trouble may give, or gives no reason.
+pub fn errors(logs: &[impl AsRef<Path>]) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for log in logs {
+        let log = std::fs::read_to_string(log).unwrap();
+        for line in log.lines() {
+            let Some(("error", rest)) = line.split_once(' ') else { continue };
+            let (_, what) = rest.split_once(' ').unwrap();
+            let (code, reason) = what.split_once(' ').unwrap();
+            let primary = code.parse::<i32>().unwrap() & 0xff;
+            assert!(matches!(primary, BUSY | IOERR | CANTOPEN), "an unexpected error: {line}");
+            assert!(!reason.contains("last_error: null"), "no reason: {line}");
+            *found.entry(format!("{code} {}", without_numbers(reason))).or_insert(0) += 1;
+        }
+    }
+    found
+}
+
+/// SQLite's primary codes.
+const BUSY: i32 = 5;
+const IOERR: i32 = 10;
+const CANTOPEN: i32 = 14;
+
+/// Words with a digit in them become `#`.
+fn without_numbers(text: &str) -> String {
+    let word = |word: &str| match word.contains(|letter: char| letter.is_ascii_digit()) {
+        true => "#".to_owned(),
+        false => word.to_owned(),
+    };
+    text.split(' ').map(word).collect::<Vec<String>>().join(" ")
+}
+
+/// How many transfers were acknowledged by the log.
+#[must_use]
+pub fn acknowledged(log: &Path) -> usize {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    log.lines().filter(|line| line.starts_with("ok ")).count()
 }
 
 type Journal = BTreeMap<i64, (i64, i64, i64)>;
@@ -294,6 +386,7 @@ fn judge_worker(worker: usize, log: &str, journal: &Journal, tally: &mut Tally) 
             "no" => settle(Fate::No),
             "unknown" => settle(Fate::Unknown),
             "error" => tally.errors += 1,
+            "slow" => tally.slowest_ms = tally.slowest_ms.max(number(1).unsigned_abs()),
             _ => panic!("worker {worker}: {line}"),
         }
     }

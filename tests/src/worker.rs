@@ -4,11 +4,15 @@
 //! line; the other commands are described where they are implemented, in
 //! `src/bin/interleaf-test-worker.rs`.
 
-use std::process::Command;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::{artefacts, process};
+use crate::artefacts;
+use crate::process::{self, Guard, LIMIT};
+use crate::transfers::Plan;
 
 /// What one statement came to, or the opening.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,9 +101,49 @@ impl Report {
 /// A worker, to be given a command and its arguments.
 #[must_use]
 pub fn command() -> Command {
-    let mut command = Command::new(artefacts::artefact("interleaf-test-worker"));
+    command_at(&[])
+}
+
+/// As [`command`], behind the words that make it run elsewhere.
+#[must_use]
+pub fn command_at(enter: &[OsString]) -> Command {
+    let mut command = process::entering(enter, artefacts::artefact("interleaf-test-worker"));
     command.env_remove("INTERLEAF_STORE").env("INTERLEAF_LOG", "warn");
     command
+}
+
+/// How a worker reaches a store.
+#[derive(Clone, Debug, Default)]
+pub struct Client {
+    /// The store's URL.
+    pub url: String,
+    /// The words before its command that make it run elsewhere.
+    pub enter: Vec<OsString>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+}
+
+impl Client {
+    /// The URI of a database.
+    #[must_use]
+    pub fn uri(&self, name: &str) -> String {
+        format!("file:{name}?vfs=interleaf&store={}", self.url)
+    }
+
+    /// Starts a worker that makes transfers as `plan` says.
+    #[must_use]
+    pub fn transfer(&self, plan: &Plan<'_>) -> Guard {
+        let millis = plan.duration.as_millis().to_string();
+        Guard::spawn(
+            command_at(&self.enter)
+                .args(["transfer", plan.uri])
+                .args([plan.worker.to_string(), plan.incarnation.to_string()])
+                .args([plan.seed.to_string(), millis])
+                .arg(plan.log)
+                .env("INTERLEAF_LOG", "off")
+                .envs(self.env.iter().cloned()),
+        )
+    }
 }
 
 /// Runs statements on one connection in a process of its own.
@@ -119,4 +163,51 @@ pub fn sql_with(uri: &str, env: &[(&str, &str)], statements: &[&str]) -> Report 
     let (stdout, stderr) = process::text(&output);
     assert!(output.status.success(), "worker: {}: {stderr}", output.status);
     Report { answers: stdout.lines().map(Answer::from_json).collect(), stderr }
+}
+
+/// A worker with one connection that is given statement after statement.
+#[derive(Debug)]
+pub struct Talk {
+    guard: Guard,
+    input: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Talk {
+    /// Opens the database of this URI, at the place to which the words lead.
+    ///
+    /// # Panics
+    /// Where the worker cannot be started.
+    #[must_use]
+    pub fn open(enter: &[OsString], uri: &str) -> Self {
+        let mut command = command_at(enter);
+        let mut guard =
+            Guard::spawn(command.arg("talk").arg(uri).stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let input = guard.child().stdin.take();
+        let answers = BufReader::new(guard.child().stdout.take().unwrap());
+        Self { guard, input, answers }
+    }
+
+    /// What one statement, of one line, comes to.
+    ///
+    /// # Panics
+    /// Where the worker has ended.
+    pub fn ask(&mut self, statement: &str) -> Answer {
+        assert!(!statement.contains('\n'), "one line: {statement}");
+        writeln!(self.input.as_mut().unwrap(), "{statement}").unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "no answer to {statement}: {:?}", self.guard.ended());
+        Answer::from_json(&line)
+    }
+
+    /// Ends the worker.
+    ///
+    /// # Panics
+    /// Where it does not end by itself.
+    pub fn end(mut self) {
+        drop(self.input.take());
+        let status = self.guard.wait(LIMIT);
+        assert!(status.success(), "worker: {status}");
+    }
 }

@@ -15,19 +15,24 @@ use interleaf_tests::process::Guard;
 use interleaf_tests::rng;
 use interleaf_tests::sql::{self, assert_sound, one};
 use interleaf_tests::store::{Kind, TestStore};
-use interleaf_tests::transfers::{self, ACCOUNTS, OVERDRAWN, START};
-use interleaf_tests::worker;
+use interleaf_tests::transfers::{self, ACCOUNTS, OVERDRAWN, Plan, START, Tally};
+use interleaf_tests::worker::{self, Client};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rusqlite::Connection;
 
 const WORKERS: u32 = 16;
 
+/// In a time of peace as long as this every worker is expected to go on.
+const CALM: Duration = Duration::from_secs(10);
+
 /// How long a worker may take to end once its time is up.
 const GRACE: Duration = Duration::from_secs(60);
 
 struct Soak {
     store: TestStore,
+    /// The workers take these in turns.
+    clients: Vec<Client>,
     rng: StdRng,
     end: Instant,
     workers: Vec<(Guard, u32)>,
@@ -40,21 +45,24 @@ impl Soak {
     }
 
     fn spawn(&mut self, worker: u32, incarnation: u32) -> Guard {
-        // Half of them go past the server where they can, or find it by the store's directory.
-        let (served, direct) = (self.store.url(), self.store.direct_url());
-        let url = if worker.is_multiple_of(2) { served.as_str() } else { direct };
-        let uri = format!("file:{}?vfs=interleaf&store={url}", self.store.name("bank"));
-        let left = self.end.saturating_duration_since(Instant::now());
-        Guard::spawn(
-            worker::command()
-                .arg("transfer")
-                .arg(uri)
-                .args([worker.to_string(), incarnation.to_string()])
-                .arg(self.rng.random::<u64>().to_string())
-                .arg(left.as_millis().to_string())
-                .arg(self.log(worker))
-                .env("INTERLEAF_LOG", "off"),
-        )
+        let client = &self.clients[worker as usize % self.clients.len()];
+        client.transfer(&Plan {
+            uri: &client.uri(&self.store.name("bank")),
+            worker,
+            incarnation,
+            seed: self.rng.random(),
+            duration: self.end.saturating_duration_since(Instant::now()),
+            log: &self.log(worker),
+        })
+    }
+
+    fn logs(&self) -> Vec<PathBuf> {
+        (0..WORKERS).map(|worker| self.log(worker)).collect()
+    }
+
+    /// How many transfers of each worker were acknowledged so far.
+    fn acknowledged(&self) -> Vec<usize> {
+        self.logs().iter().map(|log| transfers::acknowledged(log)).collect()
     }
 
     fn start_all(&mut self) {
@@ -81,7 +89,9 @@ impl Soak {
         let server = self.store.server.as_mut().unwrap();
         server.kill9();
         std::thread::sleep(Duration::from_millis(self.rng.random_range(0..500)));
+        let begun = Instant::now();
         server.restart();
+        println!("the server was killed, and ready again in {:?}", begun.elapsed());
     }
 
     fn finish(&mut self) {
@@ -118,15 +128,30 @@ fn transfers_are_exact_whoever_is_killed() {
     soak(TestStore::new(Kind::Server), seconds, &mut |_| {});
 }
 
-/// Runs it on a store with a server. `trouble` is told again and again how much of the time
+/// Runs it on a store with a server. Half of the workers go past the server where they can, or
+/// find it by the store's directory. `trouble` is told again and again how much of the time
 /// has passed, from 0 to 0.8, and may do to the store what it likes.
 pub fn soak(store: TestStore, seconds: u64, trouble: &mut dyn FnMut(f64)) {
+    let urls = [store.url(), store.direct_url().to_owned()];
+    let clients = urls.map(|url| Client { url, ..Client::default() }).to_vec();
+    soak_of(store, clients, seconds, trouble);
+}
+
+/// As [`soak`], with the workers at the store in these ways, in turns. Gives what became of
+/// their transfers.
+pub fn soak_of(
+    store: TestStore,
+    clients: Vec<Client>,
+    seconds: u64,
+    trouble: &mut dyn FnMut(f64),
+) -> Tally {
     let bank = store.open("bank");
     transfers::create(&bank, WORKERS);
     let start = Instant::now();
     let duration = Duration::from_secs(seconds);
     let mut soak = Soak {
         store,
+        clients,
         rng: rng::seeded("soak"),
         end: start + duration,
         workers: Vec::new(),
@@ -135,11 +160,18 @@ pub fn soak(store: TestStore, seconds: u64, trouble: &mut dyn FnMut(f64)) {
     soak.start_all();
     let mut server_lives = true;
     let mut sums = 0_u64;
+    let mut at_peace = None;
     while Instant::now() < soak.end {
         std::thread::sleep(Duration::from_millis(soak.rng.random_range(50..250)));
+        let begun = Instant::now();
         sums += u64::from(check_sum(&bank));
+        if begun.elapsed() > Duration::from_secs(2) {
+            println!("{:?}: a sum took {:?}", start.elapsed(), begun.elapsed());
+        }
         if soak.end.saturating_duration_since(Instant::now()) < duration / 5 {
-            continue; // The last fifth is left in peace: killed workers come back in it.
+            // The last fifth is left in peace: killed workers come back in it.
+            at_peace.get_or_insert_with(|| soak.acknowledged());
+            continue;
         }
         trouble(start.elapsed().as_secs_f64() / duration.as_secs_f64());
         if server_lives && start.elapsed() > duration * 2 / 5 {
@@ -150,11 +182,20 @@ pub fn soak(store: TestStore, seconds: u64, trouble: &mut dyn FnMut(f64)) {
         }
     }
     soak.finish();
-    report(&mut soak, &bank, sums);
+    if duration / 5 >= CALM {
+        let (before, after) = (at_peace.unwrap_or_default(), soak.acknowledged());
+        for (worker, (before, after)) in std::iter::zip(before, after).enumerate() {
+            assert!(after > before, "worker {worker} did not go on: {after} transfers");
+        }
+    }
+    report(&mut soak, &bank, sums)
 }
 
-fn report(soak: &mut Soak, bank: &Connection, sums: u64) {
-    let logs: Vec<PathBuf> = (0..WORKERS).map(|worker| soak.log(worker)).collect();
+fn report(soak: &mut Soak, bank: &Connection, sums: u64) -> Tally {
+    let logs = soak.logs();
+    for (error, count) in transfers::errors(&logs) {
+        println!("{count} x {error}");
+    }
     let tally = transfers::judge(bank, &logs);
     println!("{tally:?}, {} workers killed, {sums} sums read", soak.kills);
     assert_sound(bank);
@@ -171,4 +212,5 @@ fn report(soak: &mut Soak, bank: &Connection, sums: u64) {
     assert_eq!(transfers::judge(bank, &logs), tally);
     assert_eq!(one::<i64>(bank, "SELECT count(*) FROM account"), ACCOUNTS);
     assert!(server.stop().success());
+    tally
 }

@@ -1,4 +1,5 @@
-//! A FoundationDB cluster on the loopback interface, for one test binary.
+//! A FoundationDB cluster for one test binary, on the loopback interface or in network
+//! namespaces.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::env;
@@ -6,7 +7,7 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -76,6 +77,30 @@ impl Shape {
     }
 }
 
+/// Where a process of a cluster runs.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its address, which all other processes and the clients must reach.
+    pub address: IpAddr,
+    /// The words before its command that make it run there.
+    pub enter: Vec<OsString>,
+}
+
+impl Place {
+    /// This machine's loopback interface.
+    const LOOPBACK: Self = Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), enter: Vec::new() };
+
+    /// The words as a command to which a program and its arguments are added.
+    fn command(&self, program: &Path) -> Command {
+        let Some((first, others)) = self.enter.split_first() else {
+            return Command::new(program);
+        };
+        let mut command = Command::new(first);
+        command.args(others).arg(program);
+        command
+    }
+}
+
 /// A running cluster; gone when dropped, and when the process that started it ends.
 #[derive(Debug)]
 pub struct Cluster {
@@ -88,6 +113,7 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Server {
     address: SocketAddr,
+    place: Place,
     /// `None` while it is dead.
     process: Option<Child>,
 }
@@ -106,9 +132,20 @@ impl Cluster {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_as(tools: &Tools, shape: Shape) -> io::Result<Self> {
+        Self::start_at(tools, shape, &vec![Place::LOOPBACK; shape.processes()])
+    }
+
+    /// As [`start_as`](Self::start_as), each process at a place of its own.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); also where there are not as many places as processes.
+    pub fn start_at(tools: &Tools, shape: Shape, places: &[Place]) -> io::Result<Self> {
+        if places.len() != shape.processes() {
+            return Err(io::Error::other(format!("{} places for {shape:?}", places.len())));
+        }
         let mut tries = 1;
         loop {
-            match Self::try_start(tools, shape) {
+            match Self::try_start(tools, shape, places) {
                 Err(error) if tries < START_TRIES => {
                     println!("FoundationDB, try {tries}: {error}");
                     tries += 1;
@@ -118,19 +155,22 @@ impl Cluster {
         }
     }
 
-    fn try_start(tools: &Tools, shape: Shape) -> io::Result<Self> {
+    fn try_start(tools: &Tools, shape: Shape, places: &[Place]) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("interleaf-fdb-").tempdir()?;
-        // All are held until the last is chosen, so that they differ.
+        // All are held until the last is chosen, so that they differ. A port that is free here
+        // is free in a namespace in which nothing else listens.
         let held = (0..shape.processes())
             .map(|_| TcpListener::bind("127.0.0.1:0"))
             .collect::<io::Result<Vec<TcpListener>>>()?;
-        let addresses =
-            held.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<SocketAddr>>>()?;
+        let addresses = std::iter::zip(&held, places)
+            .map(|(held, place)| Ok(SocketAddr::new(place.address, held.local_addr()?.port())))
+            .collect::<io::Result<Vec<SocketAddr>>>()?;
         drop(held);
         let names: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         fs::write(dir.path().join(FILE), format!("test:test@{}\n", names.join(",")))?;
-        let servers =
-            addresses.into_iter().map(|address| Server { address, process: None }).collect();
+        let servers = std::iter::zip(addresses, places.to_vec())
+            .map(|(address, place)| Server { address, place, process: None })
+            .collect();
         let mut cluster = Self { servers, tools: tools.clone(), dir };
         cluster.restart()?;
         cluster.configure(shape)?;
@@ -141,12 +181,22 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn spawn(&self, address: SocketAddr) -> io::Result<Child> {
+    fn spawn(&self, address: SocketAddr, place: &Place) -> io::Result<Child> {
         let of_port = |what: &str| format!("{what}{}", address.port());
-        // The shell ends the server when its input ends: also where this process is killed.
+        let server = place.command(&self.tools.server);
+        match fs::remove_file(self.pid_file(address)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // The shell ends the server when its input ends: also where this process is killed, and
+        // where the server is stopped.
+        const SHELL: &str =
+            "file=$1; shift; \"$@\" & echo $! >\"$file\"; read -r line; kill -9 $!; wait";
         Command::new("sh")
-            .args(["-c", "\"$@\" & read -r line; kill -9 $!; wait", "sh"])
-            .arg(&self.tools.server)
+            .args(["-c", SHELL, "sh"])
+            .arg(self.pid_file(address))
+            .arg(server.get_program())
+            .args(server.get_args())
             .args(["-p", &address.to_string(), "--memory", "4GiB", "--cache-memory", "128MiB"])
             .args(["--locality-zoneid", &of_port("zone"), "--locality-machineid", &of_port("m")])
             .arg("-C")
@@ -159,6 +209,11 @@ impl Cluster {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
+    }
+
+    /// Where the shell writes a server's process id.
+    fn pid_file(&self, address: SocketAddr) -> PathBuf {
+        self.dir.path().join(format!("pid{}", address.port()))
     }
 
     fn configure(&mut self, shape: Shape) -> io::Result<()> {
@@ -196,7 +251,7 @@ impl Cluster {
 
     /// How many recoveries there have been, as the cluster tells it.
     fn generation(&self) -> io::Result<String> {
-        let output = fdbcli(&self.tools, &self.file(), "status json").output()?;
+        let output = self.fdbcli("status json").output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         let number = text.split("\"generation\" :").nth(1).unwrap_or_default();
         Ok(number.trim_start().chars().take_while(char::is_ascii_digit).collect())
@@ -216,7 +271,7 @@ impl Cluster {
                     return Err(io::Error::other(format!("{line}: {said}")));
                 }
             }
-            let output = fdbcli(&self.tools, &self.file(), line).output()?;
+            let output = self.fdbcli(line).output()?;
             said = String::from_utf8_lossy(&output.stdout).into_owned();
             if wanted.iter().any(|wanted| said.contains(wanted)) {
                 return Ok(());
@@ -224,6 +279,19 @@ impl Cluster {
             thread::sleep(Duration::from_millis(100));
         }
         Err(io::Error::other(format!("{line}: not in {START_WAIT:?}: {said}")))
+    }
+
+    /// A call of fdbcli, at the place of the first process.
+    fn fdbcli(&self, line: &str) -> Command {
+        let first = self.servers.first().map_or(Place::LOOPBACK, |server| server.place.clone());
+        let mut command = first.command(&self.tools.cli);
+        command
+            .arg("-C")
+            .arg(self.file())
+            .args(["--timeout", COMMAND_SECONDS, "--exec", line])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        command
     }
 
     /// The cluster file.
@@ -251,31 +319,75 @@ impl Cluster {
         process.wait().map(drop)
     }
 
+    /// Stops all servers that live, as they are, until [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn pause(&self) -> io::Result<()> {
+        self.servers.iter().try_for_each(|server| self.signal(server, "-STOP"))
+    }
+
+    /// Stops one server that lives, as it is, until [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// Where the system refuses, and where there is no such server.
+    pub fn pause_one(&self, index: usize) -> io::Result<()> {
+        let none = || io::Error::other(format!("no server {index}"));
+        self.signal(self.servers.get(index).ok_or_else(none)?, "-STOP")
+    }
+
+    /// Lets all servers go on.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn resume(&self) -> io::Result<()> {
+        self.servers.iter().try_for_each(|server| self.signal(server, "-CONT"))
+    }
+
+    /// A server's process id, as soon as its shell has written it.
+    fn pid(&self, address: SocketAddr) -> io::Result<String> {
+        let begun = Instant::now();
+        loop {
+            match fs::read_to_string(self.pid_file(address)) {
+                Ok(line) if line.ends_with('\n') => return Ok(line.trim().to_owned()),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ if begun.elapsed() > START_WAIT => {
+                    return Err(io::Error::other(format!("{address} has no process id")));
+                }
+                _ => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    /// Sends a signal to a server, if it lives.
+    fn signal(&self, server: &Server, signal: &str) -> io::Result<()> {
+        if server.process.is_none() {
+            return Ok(());
+        }
+        let pid = self.pid(server.address)?;
+        let status = Command::new("kill").args([signal, &pid]).status()?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("kill {signal} {pid}: {status}")))
+    }
+
     /// Starts all servers that are dead.
     ///
     /// # Errors
     /// Where one cannot be started.
     pub fn restart(&mut self) -> io::Result<()> {
         for index in 0..self.servers.len() {
-            let Some(Server { address, process: None }) = self.servers.get(index) else { continue };
-            let process = self.spawn(*address)?;
+            let Some(Server { address, place, process: None }) = self.servers.get(index) else {
+                continue;
+            };
+            let process = self.spawn(*address, place)?;
             if let Some(server) = self.servers.get_mut(index) {
                 server.process = Some(process);
             }
         }
         Ok(())
     }
-}
-
-fn fdbcli(tools: &Tools, file: &Path, line: &str) -> Command {
-    let mut command = Command::new(&tools.cli);
-    command
-        .arg("-C")
-        .arg(file)
-        .args(["--timeout", COMMAND_SECONDS, "--exec", line])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null());
-    command
 }
 
 /// Name of the cluster file within the cluster's directory.

@@ -3,6 +3,7 @@
 //! | command | what it does |
 //! |---|---|
 //! | `sql URI STATEMENT...` | runs statements on one connection, prints one answer a line |
+//! | `talk URI` | as `sql`, with the statements from its input, one a line |
 //! | `hold URI` | reads from the database, prints `ready`, keeps it open until its input ends |
 //! | `both MAIN OTHER LEVEL COUNT LOG` | commits COUNT times over two attached databases, see below |
 //! | `transfer URI WORKER INCARNATION SEED MS LOG` | random transfers |
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["sql", uri, statements @ ..] => statements_on(uri, statements),
+        ["talk", uri] => talk(uri),
         ["hold", uri] => hold(uri),
         ["both", main, other, level, count, log] => {
             return both(main, other, level, count.parse().unwrap(), Path::new(log));
@@ -68,6 +70,13 @@ fn statements_on(uri: &str, statements: &[&str]) {
     };
     for statement in statements {
         print(&sql::answer(&db, statement));
+    }
+}
+
+fn talk(uri: &str) {
+    let db = open(uri).unwrap();
+    for statement in std::io::stdin().lines() {
+        println!("{}", sql::answer(&db, &statement.unwrap()).to_json());
     }
 }
 
