@@ -5,13 +5,16 @@
 //! project means to keep.
 
 mod cases;
+#[cfg(feature = "fdb")]
+mod fdb;
 mod peer;
 mod report;
 mod sample;
+mod scan;
 mod server;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -37,6 +40,15 @@ struct Args {
     /// Folder for the databases: use the kind of disk that you mean to use.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Measure on FoundationDB instead, against its own floor: on a cluster of one process
+    /// started for it, or on the one of --cluster.
+    #[cfg(feature = "fdb")]
+    #[arg(long)]
+    fdb: bool,
+    /// The cluster file of the FoundationDB cluster to measure on; what is written there stays.
+    #[cfg(feature = "fdb")]
+    #[arg(long, requires = "fdb")]
+    cluster: Option<PathBuf>,
     /// Write the figures to this file as JSON, too.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -49,6 +61,9 @@ enum Role {
     /// One of several writing processes, started by the benchmark itself.
     #[command(hide = true)]
     Worker(worker::Args),
+    /// A process that reads a whole database, started by the benchmark itself.
+    #[command(hide = true)]
+    Scan(scan::Args),
 }
 
 /// What every case is given.
@@ -62,8 +77,10 @@ struct Context {
 fn main() -> Result<()> {
     let args = Args::parse();
     peer::register()?;
-    if let Some(Role::Worker(worker)) = args.role {
-        return worker::run(&worker);
+    match &args.role {
+        Some(Role::Worker(worker)) => return worker::run(worker),
+        Some(Role::Scan(scan)) => return scan::run(scan),
+        None => {}
     }
     let scratch = match &args.dir {
         Some(dir) => tempfile::tempdir_in(dir)?,
@@ -76,14 +93,24 @@ fn main() -> Result<()> {
         dir: scratch.path().to_owned(),
     };
     let mut report = Report::new();
+    let wanted = |name: &str| args.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    #[cfg(feature = "fdb")]
+    if args.fdb {
+        fdb::run(&context, args.cluster.as_deref(), &wanted, &mut report)?;
+        return finish(&report, args.json.as_deref());
+    }
     for (name, case) in cases::ALL {
-        if args.only.as_ref().is_none_or(|only| name.contains(only.as_str())) {
+        if wanted(name) {
             eprintln!("{name} ...");
             case(&context, &mut report)?;
         }
     }
+    finish(&report, args.json.as_deref())
+}
+
+fn finish(report: &Report, json: Option<&Path>) -> Result<()> {
     print!("{}", report.table());
-    if let Some(path) = args.json {
+    if let Some(path) = json {
         std::fs::write(path, serde_json::to_string_pretty(&report.json())?)?;
     }
     Ok(())

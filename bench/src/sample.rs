@@ -20,6 +20,19 @@ pub fn seconds_per_call(seconds: f64, mut work: impl FnMut(u64) -> Result<()>) -
     Ok(start.elapsed().as_secs_f64() / calls as f64)
 }
 
+/// Runs `work` again and again for about `seconds`; the median of the seconds of a call.
+/// `work` times itself what counts.
+#[cfg(feature = "fdb")]
+pub fn median_seconds(seconds: f64, mut work: impl FnMut(u64) -> Result<Duration>) -> Result<f64> {
+    let limit = Duration::from_secs_f64(seconds);
+    let start = Instant::now();
+    let mut calls = Vec::new();
+    while start.elapsed() < limit || calls.is_empty() {
+        calls.push(work(u64::try_from(calls.len())?)?.as_secs_f64());
+    }
+    Ok(median(&calls))
+}
+
 /// The middle value.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();

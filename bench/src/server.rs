@@ -1,10 +1,12 @@
 //! `interleaf serve` as a child process.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 /// A running server; ended when dropped.
 pub struct Server {
@@ -20,6 +22,27 @@ pub fn program() -> Result<PathBuf> {
         bail!("{} is missing: cargo build --release -p interleaf", path.display());
     }
     Ok(path)
+}
+
+/// How many records a store has, and of how many bytes, by the name of the subspace.
+pub fn records(store: &str) -> Result<BTreeMap<String, (u64, u64)>> {
+    let output = Command::new(program()?)
+        .args(["status", "--records", "--json", "--store", store])
+        .output()?;
+    if !output.status.success() {
+        bail!("interleaf status: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let status: Value = serde_json::from_slice(&output.stdout)?;
+    let records = status.get("records").and_then(Value::as_object).context("records")?;
+    let number = |record: &Value, name: &str| {
+        record.get(name).and_then(Value::as_u64).with_context(|| format!("{name} in {record}"))
+    };
+    records
+        .iter()
+        .map(|(name, record)| {
+            Ok((name.clone(), (number(record, "records")?, number(record, "bytes")?)))
+        })
+        .collect()
 }
 
 impl Server {

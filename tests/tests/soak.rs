@@ -23,6 +23,9 @@ use rusqlite::Connection;
 
 const WORKERS: u32 = 16;
 
+/// How much of the time has passed when trouble ends.
+const PEACE: f64 = 0.8;
+
 /// In a time of peace as long as this every worker is expected to go on.
 const CALM: Duration = Duration::from_secs(10);
 
@@ -130,7 +133,7 @@ fn transfers_are_exact_whoever_is_killed() {
 
 /// Runs it on a store with a server. Half of the workers go past the server where they can, or
 /// find it by the store's directory. `trouble` is told again and again how much of the time
-/// has passed, from 0 to 0.8, and may do to the store what it likes.
+/// has passed, from 0 to 0.8 and at last that, and may do to the store what it likes.
 pub fn soak(store: TestStore, seconds: u64, trouble: &mut dyn FnMut(f64)) {
     let urls = [store.url(), store.direct_url().to_owned()];
     let clients = urls.map(|url| Client { url, ..Client::default() }).to_vec();
@@ -170,7 +173,10 @@ pub fn soak_of(
         }
         if soak.end.saturating_duration_since(Instant::now()) < duration / 5 {
             // The last fifth is left in peace: killed workers come back in it.
-            at_peace.get_or_insert_with(|| soak.acknowledged());
+            if at_peace.is_none() {
+                trouble(PEACE);
+                at_peace = Some(soak.acknowledged());
+            }
             continue;
         }
         trouble(start.elapsed().as_secs_f64() / duration.as_secs_f64());

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use rusqlite::Connection;
 
 use crate::Context;
@@ -40,16 +40,7 @@ pub fn bytes_per_update(context: &Context, report: &mut Report) -> Result<()> {
 }
 
 fn record_bytes(server: &Server) -> Result<u64> {
-    let output = Command::new(server::program()?)
-        .args(["status", "--records", "--json", "--store", &server.url()])
-        .output()?;
-    if !output.status.success() {
-        bail!("interleaf status: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let records =
-        status.get("records").and_then(|r| r.as_object()).context("records in the status")?;
-    Ok(records.values().filter_map(|r| r.get("bytes").and_then(serde_json::Value::as_u64)).sum())
+    Ok(server::records(&server.url())?.values().map(|(_, bytes)| bytes).sum())
 }
 
 /// A file of about `bytes`, written by plain SQLite.

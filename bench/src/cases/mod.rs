@@ -2,7 +2,7 @@
 
 mod big;
 mod single;
-mod writers;
+pub mod writers;
 
 use anyhow::Result;
 

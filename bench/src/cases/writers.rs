@@ -16,27 +16,27 @@ use crate::server::Server;
 const WRITERS: u32 = 16;
 const ROWS_EACH: u32 = 4_000;
 
-/// Commits a second by threads of one process.
-fn by_threads(uri: &str, seconds: f64) -> Result<f64> {
-    let barrier = Barrier::new(WRITERS as usize);
+/// Commits a second by so many threads of one process, each on so many rows of its own.
+pub fn by_threads(uri: &str, writers: u32, rows_each: u32, seconds: f64) -> Result<f64> {
+    let barrier = Barrier::new(writers as usize);
     let limit = Duration::from_secs_f64(seconds);
     let work = |writer: u32| -> Result<u64> {
         let db = peer::open(uri, Sync::Full)?;
         let mut update = db.prepare("UPDATE t SET n = n + 1 WHERE id = ?1")?;
-        let first = writer * ROWS_EACH + 1;
+        let first = writer * rows_each + 1;
         peer::retry(|| update.execute((first,)))?;
         barrier.wait();
         let start = Instant::now();
         let mut commits = 0u64;
         while start.elapsed() < limit {
-            let row = first + u32::try_from(commits * 7 % u64::from(ROWS_EACH))?;
+            let row = first + u32::try_from(commits * 7 % u64::from(rows_each))?;
             peer::retry(|| update.execute((row,)))?;
             commits += 1;
         }
         Ok(commits)
     };
     let commits: u64 = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..WRITERS).map(|w| scope.spawn(move || work(w))).collect();
+        let threads: Vec<_> = (0..writers).map(|w| scope.spawn(move || work(w))).collect();
         let mut sum = 0;
         for thread in threads {
             sum += thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;
@@ -111,9 +111,8 @@ pub fn threads(context: &Context, report: &mut Report) -> Result<()> {
     let ours = peer::interleaf_uri(&format!("dir:{}", dir.join("store").display()), "db");
     fill(&plain)?;
     fill(&ours)?;
-    let seconds = context.seconds * 2.0;
-    let (a, b, ratio) =
-        in_turns(context.rounds, || by_threads(&plain, seconds), || by_threads(&ours, seconds))?;
+    let by = |uri: &str| by_threads(uri, WRITERS, ROWS_EACH, context.seconds * 2.0);
+    let (a, b, ratio) = in_turns(context.rounds, || by(&plain), || by(&ours))?;
     let detail = format!("{b:.0}/s against {a:.0}/s");
     report.add("16 durable writers, threads, direct", ratio, "x", Bound::AtLeast(1.5), detail);
     Ok(())
