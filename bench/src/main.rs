@@ -86,11 +86,11 @@ fn main() -> Result<()> {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
     };
-    let context = Context {
+    let mut context = Context {
         rounds: args.rounds.max(1),
         seconds: args.seconds,
         big_bytes: args.big_mib << 20,
-        dir: scratch.path().to_owned(),
+        dir: PathBuf::new(),
     };
     let mut report = Report::new();
     let wanted = |name: &str| args.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
@@ -102,7 +102,12 @@ fn main() -> Result<()> {
     for (name, case) in cases::ALL {
         if wanted(name) {
             eprintln!("{name} ...");
+            context.dir = scratch.path().join(name);
+            std::fs::create_dir(&context.dir)?;
             case(&context, &mut report)?;
+            // The next case is not to wait for what the disk still has to do for this one.
+            std::fs::remove_dir_all(&context.dir)?;
+            rustix::fs::sync();
         }
     }
     finish(&report, args.json.as_deref())

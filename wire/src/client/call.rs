@@ -16,6 +16,9 @@ use crate::message::{ClientHello, Reply, Request};
 /// First wait between two attempts; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(2);
 
+/// Pages of a read that a server answers at once.
+const QUICK_PAGES: usize = 16;
+
 /// Longest wait between two attempts.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
@@ -55,7 +58,7 @@ impl Client {
         let mut last = None;
         let mut wait = FIRST_WAIT;
         loop {
-            let error = match self.attempt(&mut frame, repeat, deadline) {
+            let error = match self.attempt(&mut frame, repeat, is_quick(request), deadline) {
                 Ok(Reply::Error(error)) if error.is_transient() => error,
                 Ok(Reply::Error(error)) => return Err(after_doubt(error, repeat, doubt)),
                 Ok(reply) => return Ok(reply),
@@ -97,6 +100,7 @@ impl Client {
         &self,
         frame: &mut [u8],
         repeat: Repeat,
+        soon: bool,
         deadline: Deadline,
     ) -> Result<Reply, Failed> {
         let unsent = |why| Failed { sent: false, why };
@@ -114,12 +118,12 @@ impl Client {
             self.pool.clear();
             if reused && matches!(why, Broken::Lost(_)) {
                 // The whole pool went stale at once: begin anew without a wait.
-                return self.attempt(frame, repeat, deadline);
+                return self.attempt(frame, repeat, soon, deadline);
             }
             // A part of a frame has no effect.
             return Err(unsent(why));
         }
-        match self.reply(&mut socket, request, deadline) {
+        match self.reply(&mut socket, request, soon, deadline) {
             Ok(reply) => {
                 self.pool.give(socket);
                 Ok(reply)
@@ -135,10 +139,11 @@ impl Client {
         &self,
         socket: &mut Socket,
         request: u64,
+        soon: bool,
         deadline: Deadline,
     ) -> Result<Reply, Broken> {
         self.round_trips.fetch_add(1, Ordering::Relaxed);
-        let (id, reply) = socket.receive(&*self.env().clock, deadline)?;
+        let (id, reply) = socket.receive(&*self.env().clock, deadline, soon)?;
         if id == request {
             return Ok(reply);
         }
@@ -221,7 +226,7 @@ impl Client {
         let id = self.next_id();
         let frame = hello.encode(id).map_err(Broken::Refused)?;
         socket.send(&frame, &*self.env().clock, deadline)?;
-        let reply = self.reply(&mut socket, id, deadline);
+        let reply = self.reply(&mut socket, id, false, deadline);
         if reply.is_err() && socket.got_http() {
             return Err(Broken::Refused(Error::InvalidUrl {
                 url: endpoint.to_string(),
@@ -255,6 +260,15 @@ impl Client {
 
     fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// Whether a server answers a request from memory or by few reads.
+fn is_quick(request: &Request<'_>) -> bool {
+    match request {
+        Request::Begin(_) => true,
+        Request::Read(read) => read.pages.len() <= QUICK_PAGES,
+        _ => false,
     }
 }
 
