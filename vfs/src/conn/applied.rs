@@ -96,17 +96,22 @@ fn keep(
         let kept = sent.writes.iter().map(|(page, bytes)| {
             let hash = few.then(|| ContentHash::of(bytes));
             if let Some(hash) = hash {
-                source.store.cache().put(hash, bytes);
+                source.store.cache().keep(hash, bytes);
             }
             (*page, hash)
         });
         kept.collect()
     };
-    source.map.applied(&OwnCommit {
+    let replaced = source.map.applied(&OwnCommit {
         incarnation,
         version,
         previous,
         pages: &pages,
         shrunk_to: (after.pages < before.pages).then_some(after.pages),
     });
+    // A database that is written to would else fill the cache with its past, which few ask
+    // for, and memory that is used for the first time costs more than a page's way here.
+    for hash in replaced {
+        source.store.cache().forget(&hash);
+    }
 }

@@ -61,12 +61,22 @@ impl ContentCache {
         self.0.contains_key(hash)
     }
 
-    /// Keeps a page whose hash the caller has computed. Copied, so that a page never keeps the whole reply alive that it came
-    /// with.
+    /// Keeps a page whose hash the caller has computed. Copied, so that a page never keeps
+    /// the whole reply alive that it came with.
     pub fn put(&self, hash: ContentHash, page: &[u8]) -> Bytes {
         let page = Bytes::copy_from_slice(page);
-        self.0.insert(hash, page.clone());
+        self.keep(hash, &page);
         page
+    }
+
+    /// As [`put`](Self::put), for a page that has its memory to itself.
+    pub fn keep(&self, hash: ContentHash, page: &Bytes) {
+        self.0.insert(hash, page.clone());
+    }
+
+    /// Makes room of a page that is not likely to be asked for again.
+    pub fn forget(&self, hash: &ContentHash) {
+        self.0.invalidate(hash);
     }
 }
 
@@ -81,6 +91,8 @@ mod tests {
         assert!(cache.get(&hash).is_none());
         cache.put(hash, b"x");
         assert_eq!(cache.get(&hash).unwrap(), "x");
+        cache.forget(&hash);
+        assert!(cache.get(&hash).is_none());
         for n in 0u32..2000 {
             let mut page = vec![0; 4096];
             page[..4].copy_from_slice(&n.to_be_bytes());

@@ -5,7 +5,9 @@
 //! the file got. Measured on ext4, for a batch of 4.5 KiB and its `fdatasync`: 240 us into
 //! a hole, 195 us into blocks given by `fallocate`, which are marked as unwritten, and
 //! 130 us over bytes that are on disk already. So zeros are written over the next holes,
-//! a piece at a time: 143 us a batch, the zeros included.
+//! a piece at a time: 143 us a batch, the zeros included, where pieces are of 64 KiB. Larger
+//! ones are better for larger batches: one of 23 KiB takes 150 us with pieces of 64 KiB and
+//! 130 with those of 256, 190 without.
 //!
 //! Zeros in place of a hole change nothing that anybody can read, whatever becomes of them
 //! in a crash. They are only ever written where the file system says that there is a hole,
@@ -34,7 +36,7 @@ const PIECE_BYTES: u64 = ZEROS.len() as u64;
 /// are a small part of its cost.
 const LARGE_BYTES: u64 = PIECE_BYTES / 2;
 
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// The journal that is being written, and how far it has blocks.
 #[derive(Debug)]
