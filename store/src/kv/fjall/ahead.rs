@@ -146,10 +146,13 @@ impl Journal {
     fn zero(&self, hole: &Range<u64>) -> io::Result<()> {
         let length = usize::try_from(hole.end.saturating_sub(hole.start)).unwrap_or(0);
         let zeros = ZEROS.get(..length).unwrap_or_default();
-        let mut there = vec![0; zeros.len()];
-        self.file.read_exact_at(&mut there, hole.start)?;
-        if there != zeros {
-            return Err(io::Error::other("the file system named a hole where there is data"));
+        let mut there = [0; 8 << 10];
+        for (block, at) in zeros.chunks(there.len()).zip((hole.start..).step_by(there.len())) {
+            let there = there.get_mut(..block.len()).unwrap_or_default();
+            self.file.read_exact_at(there, at)?;
+            if there != block {
+                return Err(io::Error::other("the file system named a hole where there is data"));
+            }
         }
         self.file.write_all_at(zeros, hole.start)
     }
