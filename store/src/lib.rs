@@ -33,4 +33,4 @@ pub mod url;
 pub mod when;
 
 pub use error::{Error, Result};
-pub use store::{CommitWork, OnCommit, Store, StoreOptions, Submitted};
+pub use store::{CommitWork, OnCommit, Store, StoreOptions, Submitted, Tended};

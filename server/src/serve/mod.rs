@@ -15,6 +15,7 @@ mod metrics;
 mod outbox;
 mod restart;
 mod stream;
+mod tend;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -196,6 +197,7 @@ async fn serve(
         () = clients.idle(settings.idle_exit) => stopping("nobody uses the store"),
         () = touch(served.place.as_ref().map(|(_, marker)| marker)) => End::Stop,
         () = restart::room_again(served) => End::Restart,
+        () = tend::for_ever(&served.store, env) => End::Stop,
     };
     // Nobody finds the server any more; then those who have found it are finished with.
     sockets.remove();

@@ -44,6 +44,10 @@ pub enum Subspace {
     Staging = b'S',
     /// Pages of staged commits.
     StagedPages = b's',
+    /// Commits whose staged pages are still their page records.
+    Unmerged = b'u',
+    /// Commit ids that can never take effect.
+    Discarded = b'x',
     /// Time samples.
     Times = b't',
     /// Logical conflict keys; never stored.
@@ -52,7 +56,7 @@ pub enum Subspace {
 
 impl Subspace {
     /// Every subspace that holds records, with the name that `status --records` shows.
-    pub const STORED: [(Self, &'static str); 16] = [
+    pub const STORED: [(Self, &'static str); 18] = [
         (Self::Meta, "meta"),
         (Self::Names, "names"),
         (Self::Databases, "databases"),
@@ -68,6 +72,8 @@ impl Subspace {
         (Self::Heads, "heads"),
         (Self::Staging, "staging"),
         (Self::StagedPages, "staged_pages"),
+        (Self::Unmerged, "unmerged"),
+        (Self::Discarded, "discarded"),
         (Self::Times, "times"),
     ];
 
@@ -319,6 +325,46 @@ pub fn parse_staged_page(key: &[u8]) -> Result<(CommitId, BranchId, PageNumber)>
     Ok((id, branch, page))
 }
 
+/// The id in a key of [`staging`].
+///
+/// # Errors
+/// `Corrupt`.
+pub fn parse_staging(key: &[u8]) -> Result<CommitId> {
+    let mut reader = tail(key, Subspace::Staging, "staging key")?;
+    let id = CommitId::from_bytes(reader.array()?);
+    reader.end()?;
+    Ok(id)
+}
+
+/// Unmerged commits of a branch, without their version.
+#[must_use]
+pub fn unmerged_prefix(branch: BranchId) -> Key {
+    Subspace::Unmerged.key(&[&branch.to_bytes()])
+}
+
+/// An unmerged commit of a branch.
+#[must_use]
+pub fn unmerged(branch: BranchId, version: Version) -> Key {
+    Subspace::Unmerged.key(&[&branch.to_bytes(), &version.to_bytes()])
+}
+
+/// Branch and version in a key of [`unmerged`].
+///
+/// # Errors
+/// `Corrupt`.
+pub fn parse_unmerged(key: &[u8]) -> Result<(BranchId, Version)> {
+    let mut reader = tail(key, Subspace::Unmerged, "unmerged commit key")?;
+    let parsed = (BranchId::from_bytes(reader.array()?), Version::from_bytes(reader.array()?));
+    reader.end()?;
+    Ok(parsed)
+}
+
+/// A commit id that can never take effect.
+#[must_use]
+pub fn discarded(id: CommitId) -> Key {
+    Subspace::Discarded.key(&[&id.to_bytes()])
+}
+
 /// A time sample, in microseconds since the Unix epoch.
 #[must_use]
 pub fn time(micros: i64) -> Key {
@@ -422,6 +468,9 @@ mod tests {
         );
         assert_eq!(parse_log(&versioned(log_prefix(b), v(5), &[1, 2])).unwrap(), (b, v(5), 0x0102));
         assert_eq!(parse_staged_page(&staged_page(id, b, p)).unwrap(), (id, b, p));
+        assert_eq!(parse_staging(&staging(id)).unwrap(), id);
+        assert_eq!(parse_unmerged(&unmerged(b, v(5))).unwrap(), (b, v(5)));
+        assert_eq!(unmerged(b, v(5)), versioned(unmerged_prefix(b), v(5), &[]));
         for micros in [i64::MIN, -1, 0, 1, i64::MAX] {
             assert_eq!(parse_time(&time(micros)).unwrap(), micros);
         }

@@ -11,8 +11,13 @@ pub mod records;
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
 
-/// Version of the whole format, in the `format` record.
-pub const FORMAT_VERSION: u16 = 1;
+/// Version of the whole format, in the `format` record. A program that knows less refuses
+/// the store: it would not see what commits of any size wrote.
+pub const FORMAT_VERSION: u16 = 2;
+
+/// The oldest format whose records all mean the same today: such a store becomes one of
+/// [`FORMAT_VERSION`] when it is opened.
+pub const OLDEST_FORMAT: u16 = 1;
 
 /// Schema version at the start of every value.
 pub const SCHEMA: u8 = 1;

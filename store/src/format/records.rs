@@ -3,13 +3,13 @@
 
 use bytes::Bytes;
 
-use super::{FORMAT_VERSION, reader, value};
+use super::{FORMAT_VERSION, OLDEST_FORMAT, reader, value};
 use crate::api::Allocation;
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
 use crate::types::{
-    BranchId, ContentHash, DatabaseId, DatabaseName, DomainId, Incarnation, PageCount, PageSize,
-    StoreId, Version,
+    BranchId, CommitId, ContentHash, DatabaseId, DatabaseName, DomainId, Incarnation, PageCount,
+    PageSize, StoreId, Version,
 };
 
 const MAGIC: &[u8; 9] = b"interleaf";
@@ -21,6 +21,8 @@ pub struct FormatRecord {
     pub store: StoreId,
     /// When it was created, microseconds since the Unix epoch.
     pub created_micros: i64,
+    /// The format that its records are in: at least [`OLDEST_FORMAT`].
+    pub version: u16,
 }
 
 impl FormatRecord {
@@ -28,7 +30,7 @@ impl FormatRecord {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut w = value();
-        w.bytes(MAGIC).u16(FORMAT_VERSION).bytes(&self.store.to_bytes()).i64(self.created_micros);
+        w.bytes(MAGIC).u16(self.version).bytes(&self.store.to_bytes()).i64(self.created_micros);
         w.finish().into()
     }
 
@@ -44,15 +46,16 @@ impl FormatRecord {
         }
         let mut r = reader(bytes, what)?;
         r.bytes(MAGIC.len())?;
-        let found = r.u16()?;
-        if found != FORMAT_VERSION {
+        let version = r.u16()?;
+        if !(OLDEST_FORMAT..=FORMAT_VERSION).contains(&version) {
             return Err(Error::FormatVersion {
                 what: "the store".into(),
-                found: u32::from(found),
+                found: u32::from(version),
                 known: u32::from(FORMAT_VERSION),
             });
         }
-        let record = Self { store: StoreId::from_bytes(r.array()?), created_micros: r.i64()? };
+        let store = StoreId::from_bytes(r.array()?);
+        let record = Self { store, created_micros: r.i64()?, version };
         r.end()?;
         Ok(record)
     }
@@ -382,7 +385,45 @@ pub fn decode_allocation(bytes: &[u8]) -> Result<Allocation> {
     Ok(allocation)
 }
 
-/// The value of a staging record: when the staging began.
+/// The value of an unmerged commit: its id.
+#[must_use]
+pub fn encode_unmerged(id: CommitId) -> Bytes {
+    let mut w = value();
+    w.bytes(&id.to_bytes());
+    w.finish().into()
+}
+
+/// Reads the value of an unmerged commit.
+///
+/// # Errors
+/// `Corrupt`, `FormatVersion`.
+pub fn decode_unmerged(bytes: &[u8]) -> Result<CommitId> {
+    let mut r = reader(bytes, "unmerged commit record")?;
+    let id = CommitId::from_bytes(r.array()?);
+    r.end()?;
+    Ok(id)
+}
+
+/// The value of a discarded commit id: when it was discarded.
+#[must_use]
+pub fn encode_discarded(micros: i64) -> Bytes {
+    let mut w = value();
+    w.i64(micros);
+    w.finish().into()
+}
+
+/// Reads the value of a discarded commit id.
+///
+/// # Errors
+/// `Corrupt`, `FormatVersion`.
+pub fn decode_discarded(bytes: &[u8]) -> Result<i64> {
+    let mut r = reader(bytes, "discarded commit record")?;
+    let micros = r.i64()?;
+    r.end()?;
+    Ok(micros)
+}
+
+/// The value of a staging record: when the last part was staged.
 #[must_use]
 pub fn encode_staging(begun_micros: i64) -> Bytes {
     let mut w = value();
@@ -473,8 +514,11 @@ mod tests {
 
     #[test]
     fn records_round_trip_and_bad_ones_are_refused() {
-        let format = FormatRecord { store: StoreId::from_bytes([7; 16]), created_micros: -5 };
-        check(&format, &format.encode(), FormatRecord::decode);
+        for version in [OLDEST_FORMAT, FORMAT_VERSION] {
+            let store = StoreId::from_bytes([7; 16]);
+            let format = FormatRecord { store, created_micros: -5, version };
+            check(&format, &format.encode(), FormatRecord::decode);
+        }
         let incarnation = Incarnation::from_bytes([3; 8]);
         check(&incarnation, &encode_incarnation(incarnation), decode_incarnation);
         let database = DatabaseId::from_bytes([3; 8]);
@@ -503,6 +547,9 @@ mod tests {
         let allocation = Allocation { pages: PageCount(3), ..Allocation::EMPTY };
         check(&allocation, &encode_allocation(&allocation), decode_allocation);
         check(&7, &encode_staging(7), decode_staging);
+        let id = CommitId::from_bytes([4; 16]);
+        check(&id, &encode_unmerged(id), decode_unmerged);
+        check(&7, &encode_discarded(7), decode_discarded);
         let staged = StagedPage { hash: ContentHash::of(b"x"), size: PageSize::MAX };
         check(&staged, &staged.encode(), StagedPage::decode);
     }
@@ -520,12 +567,13 @@ mod tests {
 
     #[test]
     fn garbage_is_no_store_and_a_newer_store_is_named() {
-        let record = FormatRecord { store: StoreId::from_bytes([7; 16]), created_micros: 0 };
+        let store = StoreId::from_bytes([7; 16]);
+        let record = FormatRecord { store, created_micros: 0, version: FORMAT_VERSION };
         let mut newer = record.encode().to_vec();
         newer[10..12].copy_from_slice(&[0, 9]);
         assert!(matches!(
             FormatRecord::decode(&newer),
-            Err(Error::FormatVersion { found: 9, known: 1, .. })
+            Err(Error::FormatVersion { found: 9, known: 2, .. })
         ));
         for garbage in [&b""[..], b"\x01", b"\x02garbage", b"hello, this is no store"] {
             assert!(matches!(FormatRecord::decode(garbage), Err(Error::Corrupt { .. })));

@@ -15,6 +15,8 @@
 //!   the id is not seen at R, the earlier attempt can only take effect after R; the log
 //!   has a conflict C in (S, R] that no earlier look at the log saw, so the earlier attempt
 //!   was made at a snapshot before C, and the engine refuses it.
+//!   Where the id's staged pages were given up (S2) that is certain too: the engine refuses
+//!   every attempt made at a snapshot before the mark, and after it none is made.
 //! * **C3** After an unknown result every other end than success or C2's is
 //!   `OutcomeUnknown`.
 
@@ -25,6 +27,7 @@ use super::fetched::{Fetched, point};
 use super::prepare::{Prepared, PreparedPart, check_request, part_writes};
 use super::published::Event;
 use super::retry::Backoff;
+use super::stage::is_discarded;
 use super::view::{View, log_scan, no_branch};
 use crate::api::{CommitReply, CommitRequest};
 use crate::env::Deadline;
@@ -86,10 +89,7 @@ impl Store {
         }
         let small = self.spill(request, deadline)?;
         let reply = self.commit_prepared(&small, deadline);
-        if matches!(
-            reply,
-            Err(Error::Conflict { .. } | Error::NotFound { .. } | Error::TooLarge { .. })
-        ) {
+        if reply.as_ref().is_err_and(had_no_effect) {
             // Nobody else knows of what was staged here.
             self.sweep_staged(request.id, deadline);
         }
@@ -97,8 +97,13 @@ impl Store {
     }
 
     fn commit_prepared(&self, request: &CommitRequest, deadline: Deadline) -> Result<CommitReply> {
+        let staged = request.parts.iter().any(|part| part.staged);
+        let mut indexed = false;
         let reply = match self.retrying(deadline, || self.prepare(request, deadline)) {
-            Ok(prepared) => self.drive(&prepared, None, deadline),
+            Ok(prepared) => {
+                indexed = prepared.indexed;
+                self.drive(&prepared, None, deadline)
+            }
             // A transaction begun before a pruning may be the duplicate of one that is done.
             Err(error) => match self.find_commit_now(request.id, deadline)? {
                 Some(version) => return Ok(unknown_heads(request, version)),
@@ -106,8 +111,15 @@ impl Store {
             },
         };
         self.count(request, &reply);
-        if reply.is_ok() && request.parts.iter().any(|part| part.staged) {
-            self.sweep_staged(request.id, deadline);
+        match &reply {
+            Ok(reply) if staged || indexed => {
+                self.settle_soon(request.id, reply.version, deadline);
+            }
+            // Nobody else knows of what was staged here.
+            Err(error) if indexed && !staged && had_no_effect(error) => {
+                self.sweep_staged(request.id, deadline);
+            }
+            _ => {}
         }
         fault_point!("commit.before-answer");
         reply
@@ -191,6 +203,9 @@ impl Store {
         snapshot: Version,
     ) -> (Commit, Previous) {
         let previous = Previous(Arc::new(Mutex::new(vec![None; prepared.parts.len()])));
+        if prepared.indexed && self.published.is_some() {
+            self.unmerged.add(prepared.request.id);
+        }
         let commit = Commit {
             snapshot,
             read_conflicts: prepared.read_conflicts(),
@@ -232,6 +247,9 @@ impl Store {
         self.sampler.seen(&view)?;
         if let Some(version) = view.find_commit(prepared.request.id)? {
             return Ok(Verdict::Done(version));
+        }
+        if prepared.indexed && !view.is_staged(prepared.request.id)? {
+            return Err(is_discarded(prepared.request.id));
         }
         let now = reads.version();
         for part in &prepared.parts {
@@ -280,6 +298,17 @@ impl Store {
             (found, _) => Ok(found),
         }
     }
+}
+
+/// Whether a commit that failed so will never take effect, and is not asked for again.
+const fn had_no_effect(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Conflict { .. }
+            | Error::NotFound { .. }
+            | Error::TooLarge { .. }
+            | Error::InvalidRequest { .. }
+    )
 }
 
 /// The answer where only the version is known.
@@ -337,7 +366,8 @@ impl PreparedPart<'_> {
 }
 
 impl<R: Reads + ?Sized> View<'_, R> {
-    fn find_commit(&self, id: CommitId) -> Result<Option<Version>> {
+    /// The version at which a commit took effect.
+    pub(super) fn find_commit(&self, id: CommitId) -> Result<Option<Version>> {
         let found = self.0.get(&keys::commit_id(id))?;
         found.map(|bytes| records::decode_version(&bytes, "commit id record")).transpose()
     }

@@ -3,7 +3,7 @@
 //! * [`published`] is the memory of an embedded store's only writer: begins cost no read;
 //!   [`view`] is what an engine's reads say, for everything that memory does not.
 //! * [`remembered`] and [`fetched`] save reads of an engine to which others write too.
-//! * [`begin`], [`read`], [`prepare`] with [`commit`] and [`submit`], [`stage`], [`catalog`], [`history`],
+//! * [`begin`], [`read`], [`prepare`] with [`commit`] and [`submit`], [`stage`] and [`merge`], [`catalog`], [`history`],
 //!   [`status`]: one a kind of call; [`backend`] lists them all.
 
 mod backend;
@@ -12,6 +12,7 @@ mod catalog;
 mod commit;
 mod fetched;
 mod history;
+mod merge;
 mod prepare;
 mod published;
 mod read;
@@ -30,8 +31,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+pub use self::merge::Tended;
 pub use self::submit::{CommitWork, OnCommit, Submitted};
 
+use self::merge::Unmerged;
 use self::published::Published;
 use self::remembered::Remembered;
 use self::status::Counters;
@@ -39,8 +42,8 @@ use self::time::Sampler;
 use self::view::View;
 use crate::env::{Deadline, Env};
 use crate::error::{Error, Result};
-use crate::format::keys;
 use crate::format::records::{FormatRecord, decode_incarnation, encode_incarnation};
+use crate::format::{FORMAT_VERSION, keys};
 use crate::kv::Kv;
 use crate::kv::fjall::FjallEngine;
 use crate::types::{Incarnation, StoreId};
@@ -73,11 +76,16 @@ pub struct Store {
     published: Option<Arc<Published>>,
     /// Of an engine to which others write too.
     remembered: Remembered,
+    /// Of an engine whose only writer is this process.
+    unmerged: Unmerged,
     sampler: Arc<Sampler>,
     counters: Counters,
     /// Done once the engine knows whom to ask for a thread that leads.
     has_successor: Once,
     closed: AtomicBool,
+    /// Commits leave the merging of their pages to the test.
+    #[cfg(test)]
+    unhurried: AtomicBool,
 }
 
 impl Store {
@@ -100,11 +108,11 @@ impl Store {
         let samples = Arc::clone(&sampler);
         kv.set_batch_hook(Box::new(move |version| vec![samples.sample(version)]));
         let (id, incarnation) = identify(&*kv, &env, deadline)?;
-        let published = if kv.exclusive() {
+        let (published, unmerged) = if kv.exclusive() {
             let newest = kv.snapshot(deadline)?.version();
-            Some(Arc::new(Published::new(newest)))
+            (Some(Arc::new(Published::new(newest))), Unmerged::load(&*kv.snapshot(deadline)?)?)
         } else {
-            None
+            (None, Unmerged::default())
         };
         Ok(Arc::new(Self {
             kv,
@@ -113,10 +121,13 @@ impl Store {
             incarnation,
             published,
             remembered: Remembered::default(),
+            unmerged,
             sampler,
             counters: Counters::default(),
             has_successor: Once::new(),
             closed: AtomicBool::new(false),
+            #[cfg(test)]
+            unhurried: AtomicBool::new(false),
         }))
     }
 
@@ -177,12 +188,22 @@ fn identify(kv: &dyn Kv, env: &Env, deadline: Deadline) -> Result<(StoreId, Inca
     let fresh = FormatRecord {
         store: StoreId::from_bytes(env.random()?),
         created_micros: env.clock.unix_micros(),
+        version: FORMAT_VERSION,
     };
     let fresh_incarnation = Incarnation::from_bytes(env.random()?);
     let found = Cell::new((fresh.store, fresh_incarnation));
     kv.transact(deadline, &mut |txn| {
         let store = match txn.get(&keys::format())? {
-            Some(bytes) => FormatRecord::decode(&bytes)?.store,
+            Some(bytes) => {
+                let found = FormatRecord::decode(&bytes)?;
+                if found.version < FORMAT_VERSION {
+                    txn.put(
+                        keys::format(),
+                        FormatRecord { version: FORMAT_VERSION, ..found }.encode(),
+                    );
+                }
+                found.store
+            }
             None => {
                 txn.put(keys::format(), fresh.encode());
                 fresh.store

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Store;
+use super::stage::{ToStage, publish};
 use super::view::Lineage;
 use crate::api::{Allocation, AllocationChange, CommitPart, CommitRequest, MAX_LOG_HASHES};
 use crate::env::Deadline;
@@ -27,9 +28,14 @@ pub(super) const MAX_COMMIT_PAGES: usize = 1 << 22;
 /// Most branches in one commit: SQLite attaches at most 125 databases.
 const MAX_PARTS: usize = 128;
 
-/// Most ranges of logical read conflicts given to an engine for one branch; past it,
+/// Most ranges of logical conflicts of a kind given to an engine for one commit; past it,
 /// neighbouring runs of pages are merged. The log judges exactly what that brings up.
 const MAX_CONFLICT_RANGES: usize = 10_000;
+
+/// Most pages that a commit gives records in its own transaction; those of a larger one are
+/// published as they are staged. Records and conflict keys of so many take about 6 MB of
+/// FoundationDB's 10. Few in unit tests, so that those see both ways.
+const INDEXED_PAGES: usize = if cfg!(test) { 12 } else { 16_384 };
 
 /// Most pages whose hashes are logged; fewer in unit tests, so that those see both kinds.
 const LOGGED_HASHES: usize = if cfg!(test) { 4 } else { MAX_LOG_HASHES };
@@ -38,6 +44,9 @@ const LOGGED_HASHES: usize = if cfg!(test) { 4 } else { MAX_LOG_HASHES };
 pub(super) struct Prepared<'a> {
     pub(super) request: &'a CommitRequest,
     pub(super) parts: Vec<PreparedPart<'a>>,
+    /// Whether all its pages are staged, and published by one record a branch: its own
+    /// transaction is small, however many they are.
+    pub(super) indexed: bool,
 }
 
 /// What the commit does in one branch.
@@ -56,6 +65,7 @@ pub(super) struct PartWrite {
     pages: BTreeMap<PageNumber, Written>,
     allocation: Option<Allocation>,
     shrunk_to: Option<PageCount>,
+    page_size: PageSize,
     pub(super) record: Arc<LogRecord>,
 }
 
@@ -80,6 +90,19 @@ fn too_large(what: &str, size: usize, limit: usize) -> Error {
 /// Whether a part changes its branch.
 pub(super) fn part_writes(part: &CommitPart) -> bool {
     !part.writes.is_empty() || part.staged || part.allocation.is_some()
+}
+
+/// Whether a request may write more pages than its own transaction gives records.
+pub(super) fn may_be_indexed(request: &CommitRequest) -> bool {
+    let pages = |part: &CommitPart| {
+        let grown = part.allocation.map_or(0, |AllocationChange { before, after, .. }| {
+            let kept = if before.page_size == after.page_size { before.pages.0 } else { 0 };
+            after.pages.0.saturating_sub(kept)
+        });
+        part.writes.len() + grown as usize
+    };
+    request.parts.iter().any(|part| part.staged)
+        || request.parts.iter().map(pages).sum::<usize>() > INDEXED_PAGES
 }
 
 /// What can be said of a request without the store.
@@ -122,12 +145,42 @@ impl Store {
         request: &'a CommitRequest,
         deadline: Deadline,
     ) -> Result<Prepared<'a>> {
-        let parts = request
+        let mut parts = request
             .parts
             .iter()
             .map(|part| self.prepare_part(request, part, deadline))
-            .collect::<Result<_>>()?;
-        Ok(Prepared { request, parts })
+            .collect::<Result<Vec<_>>>()?;
+        let mut writes: Vec<&mut PartWrite> =
+            parts.iter_mut().filter_map(|part| part.write.as_mut()).collect();
+        let pages = writes.iter().map(|write| write.pages.len()).sum::<usize>();
+        let indexed = pages > INDEXED_PAGES;
+        if indexed {
+            for write in &mut writes {
+                self.stage_rest(request.id, write, deadline)?;
+            }
+        }
+        Ok(Prepared { request, parts, indexed })
+    }
+
+    /// Stages what a commit writes and has not staged, pages of zeros as any others.
+    fn stage_rest(&self, id: CommitId, write: &mut PartWrite, deadline: Deadline) -> Result<()> {
+        let size = write.page_size;
+        let mut zeros = None;
+        let rest = write.pages.iter_mut().filter_map(|(&page, written)| {
+            let (hash, value) = match written {
+                Written::Staged(_) => return None,
+                Written::Content(hash, value) => (*hash, std::mem::take(value)),
+                Written::Zeros => zeros
+                    .get_or_insert_with(|| {
+                        let bytes = vec![0; size.len()];
+                        (ContentHash::of(&bytes), encode_content(&bytes))
+                    })
+                    .clone(),
+            };
+            *written = Written::Staged(hash);
+            Some(Ok(ToStage { page, staged: StagedPage { hash, size }, value }))
+        });
+        self.stage_pages(id, (write.branch, write.domain), rest, deadline)
     }
 
     fn prepare_part<'a>(
@@ -187,6 +240,7 @@ impl Store {
             pages,
             allocation: record.allocation,
             shrunk_to,
+            page_size: after.page_size,
             record,
         };
         Ok(PreparedPart { part, lineage, reads, write: Some(write) })
@@ -277,14 +331,18 @@ impl Prepared<'_> {
         // A content is written once though several pages or branches have it.
         let mut contents = HashSet::new();
         for write in self.parts.iter().filter_map(|part| part.write.as_ref()) {
-            write.mutations(&mut out, &mut contents);
+            if self.indexed {
+                if !write.pages.is_empty() {
+                    out.push(publish(write.branch, self.request.id));
+                }
+            } else {
+                write.page_mutations(&mut out, &mut contents);
+            }
+            write.mutations(&mut out);
         }
         let prefix = records::encode_version_prefix();
         let key = keys::commit_id(self.request.id);
         out.push(Mutation::PutVersionedValue { key, prefix, suffix: Vec::new() });
-        if self.request.parts.iter().any(|part| part.staged) {
-            out.push(Mutation::Delete { key: keys::staging(self.request.id) });
-        }
         out
     }
 
@@ -297,7 +355,8 @@ impl Prepared<'_> {
             pages: part.reads.clone(),
         };
         let parts = self.parts.iter().map(of).collect();
-        ReadConflicts::Set(Arc::new(CommitReads { id: self.request.id, parts }))
+        let (id, indexed) = (self.request.id, self.indexed);
+        ReadConflicts::Set(Arc::new(CommitReads { id, indexed, parts }))
     }
 
     /// What others may have read.
@@ -311,7 +370,8 @@ impl Prepared<'_> {
                 let beyond = size.0.saturating_add(1);
                 out.push(keys::conflict_pages(write.branch, beyond, u32::MAX));
             }
-            push_pages(&mut out, write.branch, &write.pages.keys().copied().collect());
+            let pages = write.pages.keys().copied().collect();
+            push_pages(&mut out, write.branch, &pages, self.parts.len());
         }
         out
     }
@@ -320,6 +380,7 @@ impl Prepared<'_> {
 /// What a commit read; see [`Prepared::read_conflicts`].
 struct CommitReads {
     id: CommitId,
+    indexed: bool,
     parts: Vec<PartReads>,
 }
 
@@ -333,7 +394,9 @@ impl CommitReads {
     /// The keys beside pages and allocations.
     fn keys(&self) -> impl Iterator<Item = KeyRange> {
         let rows = self.parts.iter().map(|part| keys::only(keys::branch(part.branch)));
-        rows.chain([keys::only(keys::commit_id(self.id))])
+        // S2: what was staged must not have been given up.
+        let staged = self.indexed.then(|| keys::only(keys::discarded(self.id)));
+        rows.chain([keys::only(keys::commit_id(self.id))]).chain(staged)
     }
 }
 
@@ -354,14 +417,19 @@ impl ConflictSet for CommitReads {
             if part.allocation {
                 out.push(keys::conflict_allocation(part.branch));
             }
-            push_pages(&mut out, part.branch, &part.pages);
+            push_pages(&mut out, part.branch, &part.pages, self.parts.len());
         }
         out
     }
 }
 
 impl PartWrite {
-    fn mutations(&self, out: &mut Vec<Mutation>, contents: &mut HashSet<(DomainId, ContentHash)>) {
+    /// Page records, references and what content was not staged.
+    fn page_mutations(
+        &self,
+        out: &mut Vec<Mutation>,
+        contents: &mut HashSet<(DomainId, ContentHash)>,
+    ) {
         out.reserve(3 * self.pages.len() + 4);
         for (&page, written) in &self.pages {
             let (record, hash) = match written {
@@ -388,6 +456,10 @@ impl PartWrite {
                 });
             }
         }
+    }
+
+    /// Everything else.
+    fn mutations(&self, out: &mut Vec<Mutation>) {
         if let Some(allocation) = &self.allocation {
             out.push(Mutation::PutVersionedKey {
                 prefix: keys::allocation_prefix(self.branch),
@@ -405,11 +477,13 @@ impl PartWrite {
     }
 }
 
-/// The pages as few ranges: exact while they are at most [`MAX_CONFLICT_RANGES`].
-fn push_pages(out: &mut Vec<KeyRange>, branch: BranchId, pages: &PageSet) {
+/// The pages of one of so many branches as few ranges: exact while all branches together
+/// have at most [`MAX_CONFLICT_RANGES`].
+fn push_pages(out: &mut Vec<KeyRange>, branch: BranchId, pages: &PageSet, branches: usize) {
+    let limit = MAX_CONFLICT_RANGES / branches.max(1);
     let mut runs = pages.runs();
     let mut gap = 1u32;
-    while runs.len() > MAX_CONFLICT_RANGES {
+    while runs.len() > limit {
         gap = gap.saturating_mul(2);
         runs =
             runs.into_iter().fold(Vec::new(), |mut merged: Vec<(PageNumber, PageNumber)>, run| {
@@ -434,7 +508,7 @@ mod tests {
         let branch = BranchId::from_bytes([1; 8]);
         let pages: PageSet = (1..50_000).filter_map(|n| PageNumber::new(n * 3)).collect();
         let mut ranges = Vec::new();
-        push_pages(&mut ranges, branch, &pages);
+        push_pages(&mut ranges, branch, &pages, 1);
         assert!(ranges.len() <= MAX_CONFLICT_RANGES);
         for page in pages.iter() {
             let key = keys::conflict_pages(branch, page.get(), page.get()).start;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::Store;
 use super::begin::Basis;
 use super::fetched::Fetched;
+use super::merge::unmerged_scan;
 use super::view::{View, branch_scans, page_scan};
 use crate::api::{MAX_READ_PAGES, PageRead, ReadRequest};
 use crate::env::Deadline;
@@ -54,12 +55,14 @@ impl Store {
         if request.incarnation.is_some_and(|begun| begun != self.incarnation) {
             return Err(Error::IncarnationChanged);
         }
+        // Before the snapshot: what the request's snapshot has was published before (U4).
+        let unmerged = self.published.is_none() || !self.unmerged.is_empty();
         // The engine's snapshot before the watermark: what was not pruned when the watermark
         // is looked at was not pruned in the snapshot either.
         let reads = self.reads_for(request, deadline)?;
         let reads: &dyn Snapshot = &reads;
         let basis = self.basis(request.branch, request.snapshot, Some(reads), deadline)?;
-        let sources = find(&View(reads), &basis, request)?;
+        let sources = find(&View(reads), &basis, request, unmerged)?;
         let wanted: Vec<Key> = sources
             .iter()
             .filter_map(|source| match source {
@@ -96,6 +99,7 @@ impl Store {
         }
         let (branch, at) = (request.branch, request.snapshot);
         let mut scans = branch_scans(branch, at);
+        scans.push(unmerged_scan(branch, at));
         scans.extend(request.pages.iter().map(|&page| page_scan(branch, page, at)));
         Ok(Fetched::take(&*self.kv, Some(at), scans, deadline)?)
     }
@@ -105,11 +109,13 @@ fn find(
     view: &View<'_, dyn Snapshot + '_>,
     basis: &Basis,
     request: &ReadRequest,
+    unmerged: bool,
 ) -> Result<Vec<Source>> {
     let size = basis.allocation.pages;
     let inside: Vec<PageNumber> =
         request.pages.iter().copied().filter(|&page| size.contains(page)).collect();
-    let mut found = view.page_records(&basis.lineage, request.snapshot, &inside)?.into_iter();
+    let mut found =
+        view.page_records(&basis.lineage, request.snapshot, &inside, unmerged)?.into_iter();
     let source = |&page: &PageNumber| {
         if !size.contains(page) {
             return Ok(Source::Zeros(Version::ZERO));

@@ -1,20 +1,31 @@
 //! Parts of a commit that are sent ahead of it.
 //!
 //! Content goes to its place at once; beside it stand records of which page is to get it,
-//! by commit id. The commit turns those into page records. What is left of them, after a
-//! commit or because none came, is found by its id and swept.
+//! by commit id. A commit of few pages turns those into page records itself; in place of a
+//! larger one's page records they are read as they are, until they are [`merged`](super::merge).
+//!
+//! # Invariants
+//! * **S1** What is staged for an id changes no more once the commit took effect: staging
+//!   conflicts on the commit's id, and so does what takes staging back.
+//! * **S2** A discarded id never takes effect: a commit of staged pages conflicts on the mark.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 
 use super::Store;
+use super::fetched::{Fetched, point};
+use super::prepare::MAX_COMMIT_PAGES;
 use super::view::{View, no_branch};
 use crate::api::{CommitPart, CommitRequest, StageRequest};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
 use crate::format::keys;
-use crate::format::records::{StagedPage, decode_staging, encode_content, encode_staging};
-use crate::kv::{Commit, Durability, Mutation, Scan};
-use crate::types::{BranchId, CommitId, ContentHash, PageNumber, PageSize};
-
-use super::prepare::MAX_COMMIT_PAGES;
+use crate::format::records::{
+    StagedPage, encode_content, encode_discarded, encode_staging, encode_unmerged,
+};
+use crate::kv::{Commit, Durability, KeyRange, Mutation, Reads, Scan};
+use crate::types::{BranchId, CommitId, ContentHash, DomainId, PageNumber, PageSize, Version};
 
 /// Bytes of content given to the engine at once. Small in unit tests, as the two below, so
 /// that those see more than one step.
@@ -25,6 +36,25 @@ const SPILL_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 8 << 20 };
 
 /// Records swept, or read, at once.
 const STEP: usize = if cfg!(test) { 3 } else { 4096 };
+
+/// A page to stage.
+pub(super) struct ToStage {
+    pub(super) page: PageNumber,
+    pub(super) staged: StagedPage,
+    /// The content record's value.
+    pub(super) value: Bytes,
+}
+
+/// Whether pages can be staged for a commit.
+enum Staging {
+    Open,
+    /// It took effect: there is nothing to stage for any more.
+    Done(Version),
+}
+
+pub(super) fn is_discarded(id: CommitId) -> Error {
+    Error::Conflict { what: format!("the staged pages of commit {id} (given up meanwhile)") }
+}
 
 impl Store {
     pub(super) fn stage_now(&self, request: &StageRequest, deadline: Deadline) -> Result<()> {
@@ -42,26 +72,76 @@ impl Store {
                 what: format!("branch {} belongs to another content domain", request.branch),
             });
         }
-        let mut mutations = vec![self.staging_mark(request.id)];
-        let (mut bytes, limit) = (0, STAGE_BYTES.min(self.kv.limits().transaction_bytes / 2));
-        for (page, content) in &request.pages {
+        let pages = request.pages.iter().map(|(page, content)| {
             let size = PageSize::new(u32::try_from(content.len()).unwrap_or(u32::MAX))?;
-            let hash = ContentHash::of(content);
-            let value = encode_content(content);
+            let staged = StagedPage { hash: ContentHash::of(content), size };
+            Ok(ToStage { page: *page, staged, value: encode_content(content) })
+        });
+        self.stage_pages(request.id, (request.branch, request.domain), pages, deadline)
+    }
+
+    /// Stages pages, in as many transactions as their content needs.
+    pub(super) fn stage_pages(
+        &self,
+        id: CommitId,
+        (branch, domain): (BranchId, DomainId),
+        pages: impl Iterator<Item = Result<ToStage>>,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let limit = STAGE_BYTES.min(self.kv.limits().transaction_bytes / 2);
+        // A content is written once though several pages have it.
+        let mut contents = BTreeMap::new();
+        let (mut mutations, mut bytes, mut count) = (Vec::new(), 0, 0);
+        for page in pages {
+            let ToStage { page, staged, value } = page?;
             bytes += value.len() as u64;
-            mutations.push(Mutation::Put { key: keys::content(basis.domain, hash), value });
+            count += 1;
             mutations.push(Mutation::Put {
-                key: keys::staged_page(request.id, request.branch, *page),
-                value: StagedPage { hash, size }.encode(),
+                key: keys::staged_page(id, branch, page),
+                value: staged.encode(),
             });
+            contents.insert(keys::content(domain, staged.hash), value);
             if bytes >= limit {
-                self.apply(&mutations, deadline)?;
-                mutations.truncate(1);
+                self.put_staged(id, &mut mutations, &mut contents, deadline)?;
                 bytes = 0;
             }
         }
-        self.apply(&mutations, deadline)?;
-        self.counters.staged(request.pages.len() as u64);
+        self.put_staged(id, &mut mutations, &mut contents, deadline)?;
+        self.counters.staged(count);
+        Ok(())
+    }
+
+    /// Writes some staged pages, as long as their commit may still come (S1, S2).
+    fn put_staged(
+        &self,
+        id: CommitId,
+        mutations: &mut Vec<Mutation>,
+        contents: &mut BTreeMap<Vec<u8>, Bytes>,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let contents = std::mem::take(contents);
+        mutations.extend(contents.into_iter().map(|(key, value)| Mutation::Put { key, value }));
+        let value = encode_staging(self.env.clock.unix_micros());
+        mutations.push(Mutation::Put { key: keys::staging(id), value });
+        let ends = [keys::commit_id(id), keys::discarded(id)];
+        self.retrying(deadline, || {
+            let scans = ends.iter().cloned().map(point).collect();
+            let reads = Fetched::take(&*self.kv, None, scans, deadline)?;
+            if let Staging::Done(_) = staging(&View(&reads), id)? {
+                return Ok(());
+            }
+            let commit = Commit {
+                snapshot: crate::kv::Snapshot::version(&reads),
+                read_conflicts: ends.iter().cloned().map(keys::only).collect::<Vec<_>>().into(),
+                mutations: mutations.clone(),
+                durability: Durability::Buffered,
+                on_publish: self.on_version(),
+                ..Commit::default()
+            };
+            self.kv.commit_at(commit, deadline)?;
+            Ok(())
+        })?;
+        mutations.clear();
         Ok(())
     }
 
@@ -97,25 +177,32 @@ impl Store {
         Ok(CommitRequest { parts: parts.collect(), client: request.client.clone(), ..*request })
     }
 
-    fn staging_mark(&self, id: CommitId) -> Mutation {
-        let value = encode_staging(self.env.clock.unix_micros());
-        Mutation::Put { key: keys::staging(id), value }
-    }
-
     /// Applies changes that may be applied again and conflict with nobody.
     fn apply(&self, mutations: &[Mutation], deadline: Deadline) -> Result<()> {
         self.retrying(deadline, || {
             let snapshot = self.kv.snapshot(deadline)?.version();
-            let commit = Commit {
-                snapshot,
-                mutations: mutations.to_vec(),
-                durability: Durability::Buffered,
-                on_publish: self.on_version(),
-                ..Commit::default()
-            };
-            self.kv.commit_at(commit, deadline)?;
-            Ok(())
+            self.apply_at(snapshot, mutations.to_vec(), [Vec::new(), Vec::new()], deadline)
         })
+    }
+
+    /// Applies changes that were worked out at a snapshot: with read and write conflicts.
+    pub(super) fn apply_at(
+        &self,
+        snapshot: Version,
+        mutations: Vec<Mutation>,
+        [reads, writes]: [Vec<KeyRange>; 2],
+        deadline: Deadline,
+    ) -> Result<()> {
+        let commit = Commit {
+            snapshot,
+            mutations,
+            read_conflicts: reads.into(),
+            write_conflicts: writes,
+            durability: Durability::Buffered,
+            on_publish: self.on_version(),
+        };
+        self.kv.commit_at(commit, deadline)?;
+        Ok(())
     }
 
     /// The pages staged for one branch of a commit, ascending.
@@ -125,17 +212,20 @@ impl Store {
         branch: BranchId,
         deadline: Deadline,
     ) -> Result<Vec<(PageNumber, StagedPage)>> {
-        let reads = self.kv.snapshot(deadline)?;
-        let mark = reads.get(&keys::staging(id))?;
-        if mark.map(|bytes| decode_staging(&bytes)).transpose()?.is_none() {
-            return Err(Error::InvalidRequest {
-                what: format!("nothing is staged for commit {id}"),
-            });
-        }
         let mut range = keys::staged_pages(id, Some(branch));
         let mut pages = Vec::new();
         loop {
+            // A snapshot for each step: an engine may not keep one long enough for all. Who
+            // commits has staged everything; what changes it makes the commit conflict.
             let scan = Scan { range: range.clone(), reverse: false, limit: STEP };
+            let marks = [keys::staging(id), keys::discarded(id)].map(point);
+            let scans = marks.into_iter().chain([scan.clone()]).collect();
+            let reads = Fetched::take(&*self.kv, None, scans, deadline)?;
+            if !View(&reads).is_staged(id)? {
+                return Err(Error::InvalidRequest {
+                    what: format!("nothing is staged for commit {id}"),
+                });
+            }
             let entries = reads.scan(&scan)?;
             for (key, value) in &entries {
                 let (_, _, page) = keys::parse_staged_page(key)?;
@@ -155,18 +245,39 @@ impl Store {
         }
     }
 
-    /// Removes what was staged for a commit that will not come.
+    /// Removes what was staged for a commit that will not come; that of one that came is
+    /// what its pages are, and stays theirs.
     pub(super) fn unstage_now(&self, id: CommitId, deadline: Deadline) -> Result<()> {
-        // The mark last: as long as it stands, what is left can be found.
+        let done = self.retrying(deadline, || {
+            let reads = self.kv.snapshot(deadline)?;
+            match staging(&View(&*reads), id) {
+                Ok(Staging::Done(version)) => return Ok(Some(version)),
+                Err(Error::Conflict { .. }) => return Ok(None),
+                Ok(Staging::Open) => {}
+                Err(error) => return Err(error),
+            }
+            let value = encode_discarded(self.env.clock.unix_micros());
+            let mark = Mutation::Put { key: keys::discarded(id), value };
+            let conflicts =
+                [vec![keys::only(keys::commit_id(id))], vec![keys::only(keys::discarded(id))]];
+            self.apply_at(reads.version(), vec![mark], conflicts, deadline)?;
+            Ok(None)
+        })?;
+        if let Some(version) = done {
+            return self.settle(id, version, deadline);
+        }
+        // The staging mark last: as long as it stands, what is left can be found.
         self.remove_staged_pages(id, deadline)?;
-        self.apply(&[Mutation::Delete { key: keys::staging(id) }], deadline)
+        self.apply(&[Mutation::Delete { key: keys::staging(id) }], deadline)?;
+        self.note_merged(id);
+        Ok(())
     }
 
-    /// Removes the staged pages of a commit that has ended. Failing is no error of the
+    /// Removes what was staged for a commit that failed. Failing in turn is no error of the
     /// commit: what stays is garbage, and can be found by its id.
     pub(super) fn sweep_staged(&self, id: CommitId, deadline: Deadline) {
         if let Err(error) = self.unstage_now(id, deadline) {
-            tracing::debug!(%id, %error, "staged pages of a finished commit stay for now");
+            tracing::debug!(%id, %error, "staged pages of a failed commit stay for now");
         }
     }
 
@@ -193,5 +304,28 @@ impl Store {
                 return Ok(());
             }
         }
+    }
+}
+
+/// What became of a commit id, as far as staging goes.
+///
+/// # Errors
+/// `Conflict` for one that was discarded.
+fn staging<R: Reads + ?Sized>(view: &View<'_, R>, id: CommitId) -> Result<Staging> {
+    if let Some(version) = view.find_commit(id)? {
+        return Ok(Staging::Done(version));
+    }
+    if view.0.get(&keys::discarded(id))?.is_some() {
+        return Err(is_discarded(id));
+    }
+    Ok(Staging::Open)
+}
+
+/// The change by which staged pages become a branch's page records.
+pub(super) fn publish(branch: BranchId, id: CommitId) -> Mutation {
+    Mutation::PutVersionedKey {
+        prefix: keys::unmerged_prefix(branch),
+        suffix: Vec::new(),
+        value: encode_unmerged(id),
     }
 }

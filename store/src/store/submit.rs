@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::Store;
-use super::prepare::{check_request, part_writes};
+use super::prepare::{check_request, may_be_indexed, part_writes};
 use crate::api::{CommitReply, CommitRequest};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
@@ -128,7 +128,7 @@ impl Store {
         self.published.is_some()
             && request.incarnation == self.incarnation
             && request.parts.iter().any(part_writes)
-            && !request.parts.iter().any(|part| part.staged)
+            && !may_be_indexed(request)
             && bytes() <= SUBMITTED_BYTES
             && !self.is_large(request)
             && check_request(request).is_ok()

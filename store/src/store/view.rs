@@ -172,28 +172,29 @@ impl<R: Reads + ?Sized> View<'_, R> {
         Ok(self.0.scan(&last(keys::versions_up_to(prefix, bound)))?.into_iter().next())
     }
 
-    /// The newest record of each page up to `at`, in their order.
+    /// The newest record of each page up to `at`, in their order. `unmerged`: whether there
+    /// may be commits whose pages are staged ones.
     pub(super) fn page_records(
         &self,
         lineage: &Lineage,
         at: Version,
         pages: &[PageNumber],
+        unmerged: bool,
     ) -> Result<Vec<Option<(Version, PageRecord)>>> {
         let mut found: Vec<Option<(Version, PageRecord)>> = vec![None; pages.len()];
         let mut open: Vec<usize> = (0..pages.len()).collect();
         for (branch, bound) in lineage.segments(at) {
-            let scans: Vec<Scan> = open
-                .iter()
-                .filter_map(|&index| pages.get(index))
-                .map(|&page| page_scan(branch, page, bound))
-                .collect();
-            let answers = self.0.scan_many(&scans)?;
+            let wanted: Vec<PageNumber> =
+                open.iter().filter_map(|&index| pages.get(index).copied()).collect();
+            let mut here = self.own_page_records(branch, bound, &wanted)?;
+            if unmerged {
+                let commits = self.unmerged(branch, bound)?;
+                self.overlay(branch, &commits, &wanted, &mut here)?;
+            }
             let mut still_open = Vec::new();
-            for (&index, answer) in open.iter().zip(answers) {
-                match (answer.into_iter().next(), found.get_mut(index)) {
-                    (Some((key, value)), Some(slot)) => {
-                        *slot = Some((keys::parse_page(&key)?.2, PageRecord::decode(&value)?));
-                    }
+            for (&index, record) in open.iter().zip(here) {
+                match (record, found.get_mut(index)) {
+                    (Some(record), Some(slot)) => *slot = Some(record),
                     _ => still_open.push(index),
                 }
             }
@@ -203,6 +204,21 @@ impl<R: Reads + ?Sized> View<'_, R> {
             }
         }
         Ok(found)
+    }
+
+    /// The newest page records that a branch itself has up to `at`.
+    fn own_page_records(
+        &self,
+        branch: BranchId,
+        at: Version,
+        pages: &[PageNumber],
+    ) -> Result<Vec<Option<(Version, PageRecord)>>> {
+        let scans: Vec<Scan> = pages.iter().map(|&page| page_scan(branch, page, at)).collect();
+        let parse = |answer: Vec<crate::kv::Entry>| {
+            let Some((key, value)) = answer.into_iter().next() else { return Ok(None) };
+            Ok(Some((keys::parse_page(&key)?.2, PageRecord::decode(&value)?)))
+        };
+        self.0.scan_many(&scans)?.into_iter().map(parse).collect()
     }
 
     /// Gives `visit` every commit of `(after, up_to]`, oldest first, until it says `false`.

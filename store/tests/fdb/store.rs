@@ -29,7 +29,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("clocks_that_differ_lose_no_commit", clocks_that_differ),
     ("an_old_transaction_commits_by_the_log", an_old_transaction),
     ("a_commit_past_the_transaction_limit_is_staged", a_large_commit),
-    ("a_commit_of_too_many_pages_is_refused_and_leaves_nothing", too_many_pages),
+    ("a_commit_of_many_pages_is_published_and_merged", many_pages),
     ("a_dropped_database_takes_no_commit", a_dropped_database),
 ];
 
@@ -304,23 +304,59 @@ fn a_large_commit(file: &Path) {
     assert_eq!([1, PAGES].map(|n| db.read(snapshot, n)), [7, 8]);
 }
 
-/// Its pages are staged and each is small, but their records do not fit one transaction.
-fn too_many_pages(file: &Path) {
-    const PAGES: u32 = 90_000;
-    let db = Db::new(file, "store-too-many", Env::system());
+/// More pages than FoundationDB takes records of at once: published as they are staged, and
+/// merged in time.
+fn many_pages(file: &Path) {
+    const PAGES: u32 = 60_000;
+    let db = Db::new(file, "store-many", Env::system());
+    // Tests share their machine.
+    let later = || Env::system().deadline(Duration::from_secs(300));
+    let small = |n: u32, byte| filled(n, byte).slice(..PageSize::MIN.len());
+    let all = |begun: &BeginReply, byte| {
+        let mut request = db.request(begun, &[(1, 1)]);
+        let part = &mut request.parts[0];
+        part.reads.insert_range(1, PAGES);
+        part.writes = (1..=PAGES).map(|n| (page(n), small(n, byte))).collect();
+        part.allocation = None;
+        request
+    };
     let begun = db.begin(None);
-    let mut request = db.request(&begun, &[(1, 1)]);
-    let part = &mut request.parts[0];
-    let small = |n: u32| filled(n, 1).slice(..PageSize::MIN.len());
-    part.writes = (1..=PAGES).map(|n| (page(n), small(n))).collect();
-    let after = &mut part.allocation.as_mut().unwrap().after;
+    let mut first = all(&begun, 1);
+    let (before, mut after) = (begun.allocation, begun.allocation);
     (after.pages, after.page_size) = (PageCount(PAGES), PageSize::MIN);
-    let refused = db.store.commit(&request, soon());
-    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
-    let counts = db.store.count_records(soon()).unwrap().subspaces;
-    assert_eq!((counts["staging"].0, counts["staged_pages"].0, counts["pages"].0), (0, 0, 0));
-    assert_eq!(db.begin(None).head, Version::ZERO);
-    db.put(&[(1, 1)]);
+    let snapshot = begun.snapshot;
+    first.parts[0].allocation = Some(AllocationChange { snapshot, before, after });
+    let version = db.store.commit(&first, later()).unwrap().version;
+    assert_eq!(db.store.commit(&first, later()).unwrap().version, version, "at most once");
+    let check = |at, byte| {
+        assert_eq!([1, 20_000, PAGES].map(|n| db.read(at, n)), [byte; 3]);
+    };
+    check(db.begin(None).snapshot, 1);
+    check(version, 1);
+    // Two that meet in one page of many, and one that meets neither of them.
+    let (wins, loses) = (db.begin(None), db.begin(None));
+    let mut other = all(&wins, 3);
+    for part in &mut other.parts {
+        part.writes.retain(|(n, _)| n.get() % 2 == 1);
+        part.reads = part.writes.iter().map(|(n, _)| *n).collect();
+    }
+    let mut even = all(&loses, 4);
+    even.parts[0].writes.retain(|(n, _)| n.get() % 2 == 0);
+    even.parts[0].reads = even.parts[0].writes.iter().map(|(n, _)| *n).collect();
+    let lost = all(&loses, 5);
+    let third = db.store.commit(&other, later()).unwrap().version;
+    let fourth = db.store.commit(&even, later()).unwrap().version;
+    let refused = db.store.commit(&lost, later());
+    assert!(matches!(refused, Err(Error::Conflict { .. })), "{refused:?}");
+    let at = |version| [1, 2, 20_001, PAGES].map(|n| db.read(version, n));
+    let both = [at(version), at(third), at(fourth)];
+    assert_eq!(both, [[1; 4], [3, 1, 3, 1], [3, 4, 3, 4]]);
+    db.store.tend(later()).unwrap();
+    assert_eq!([at(version), at(third), at(fourth)], both);
+    let counts = db.store.count_records(later()).unwrap().subspaces;
+    let of = |name: &str| counts[name].0;
+    assert_eq!((of("staging"), of("staged_pages"), of("unmerged")), (0, 0, 0));
+    assert_eq!((of("pages"), of("references")), (2 * u64::from(PAGES), 2 * u64::from(PAGES)));
 }
 
 /// What the store costs above what FoundationDB does: printed, for people.

@@ -6,6 +6,7 @@ mod catalog;
 pub(super) mod common;
 mod faults;
 mod history;
+mod large;
 mod memory;
 mod model;
 mod refusals;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::common::{Dice, commit_id, filled_to, for_seeds, name, page};
@@ -54,6 +55,8 @@ struct Run {
     done: Vec<(CommitRequest, Version)>,
     conflicts: u32,
     commits: u32,
+    /// Steps of merging that were done one by one.
+    unmerged: u32,
 }
 
 fn options(env: &Env) -> StoreOptions {
@@ -78,6 +81,7 @@ impl Run {
             done: Vec::new(),
             conflicts: 0,
             commits: 0,
+            unmerged: 0,
         };
         for text in ["one", "two"] {
             let request = OpenRequest { name: name(text), create: true, at: None };
@@ -108,10 +112,11 @@ impl Run {
             35..60 => self.work(),
             60..88 => self.commit(),
             88..94 => self.read_old(),
-            94..96 => self.duplicate(),
+            94 => self.duplicate(),
+            95 => self.merge_some(),
             96..98 => self.branch(),
             98 => self.restart(),
-            _ => {}
+            _ => self.merge_some(),
         }
     }
 
@@ -206,7 +211,7 @@ impl Run {
         let part = self.dice.index(self.open[which].wishes.len());
         let n = 1 + self.dice.below(MAX_PAGES);
         let byte = u8::try_from(self.dice.below(256)).unwrap();
-        let action = self.dice.below(100);
+        let action = self.dice.below(104);
         let wish = &mut self.open[which].wishes[part];
         let size = wish.after.pages.0;
         match action {
@@ -235,6 +240,13 @@ impl Run {
                 wish.writes.retain(|&page, _| page <= n);
             }
             91..96 => wish.after.freelist_pages = n,
+            100.. => {
+                // More than a commit's own transaction takes.
+                for n in 1..=size {
+                    wish.writes.insert(n, byte);
+                    wish.reads.insert(page(n));
+                }
+            }
             _ => {
                 let bytes = if wish.after.page_size == PageSize::MIN { 1024 } else { 512 };
                 wish.after.page_size = PageSize::new(bytes).unwrap();
@@ -364,6 +376,32 @@ impl Run {
         assert_eq!(reply.version, version);
     }
 
+    /// Merges some pages of a large commit, or all of them, or tends the whole store.
+    fn merge_some(&mut self) {
+        let deadline = self.deadline();
+        match self.dice.below(4) {
+            0 => {
+                let tended = self.store.tend(deadline);
+                assert!(tended.is_ok_and(|tended| tended.discarded == 0));
+            }
+            1 => self.store.unhurried.store(false, Ordering::Relaxed),
+            _ => {
+                self.store.unhurried.store(true, Ordering::Relaxed);
+                if self.done.is_empty() {
+                    return;
+                }
+                let (request, version) = &self.done[self.dice.index(self.done.len())];
+                for _ in 0..=self.dice.below(4) {
+                    let step = || {
+                        let mut domains = BTreeMap::new();
+                        self.store.settle_step(request.id, *version, &mut domains, deadline)
+                    };
+                    self.unmerged += u32::from(self.store.retrying(deadline, step).unwrap());
+                }
+            }
+        }
+    }
+
     fn branch(&mut self) {
         if self.model.branches.len() >= 6 {
             return;
@@ -487,25 +525,35 @@ fn hash_of(state: &State, byte: u8) -> ContentHash {
     ContentHash::of(&filled_to(state.allocation.page_size.len(), byte))
 }
 
-fn run(seed: u64, home: Home, env: Env, kv: Option<Arc<dyn Kv>>) -> (u32, u32) {
+fn run(seed: u64, home: Home, env: Env, kv: Option<Arc<dyn Kv>>) -> (u32, u32, u32) {
     let mut run = Run::new(seed, home, env, kv);
     run.faults(true);
     for _ in 0..STEPS {
         run.step();
     }
     run.check_all();
-    (run.conflicts, run.commits)
+    let deadline = run.deadline();
+    let tended = run.store.tend(deadline).unwrap();
+    run.check_all();
+    let counts = run.store.count_records(deadline).unwrap().subspaces;
+    let of = |name: &str| counts[name].0;
+    assert_eq!((of("unmerged"), of("staging")), (0, tended.open), "{tended:?}");
+    assert!(tended.open > 0 || of("staged_pages") == 0);
+    (run.conflicts, run.commits, run.unmerged)
 }
 
 /// Runs some seeds; runs in which nothing happened would prove nothing.
-fn eventful(seeds: std::ops::Range<u64>, run: impl Fn(u64) -> (u32, u32)) {
-    let (mut conflicts, mut commits, count) = (0, 0, u32::try_from(seeds.end).unwrap());
+fn eventful(seeds: std::ops::Range<u64>, run: impl Fn(u64) -> (u32, u32, u32)) {
+    let (mut conflicts, mut commits, mut unmerged) = (0, 0, 0);
+    let count = u32::try_from(seeds.end).unwrap();
     let enough = for_seeds(seeds, |seed| {
         let totals = run(seed);
         conflicts += totals.0;
         commits += totals.1;
+        unmerged += totals.2;
     });
-    assert!(!enough || (conflicts > count && commits > 30 * count), "{conflicts}, {commits}");
+    let eventful = conflicts > count && commits > 30 * count && unmerged > count;
+    assert!(!enough || eventful, "{conflicts}, {commits}, {unmerged}");
 }
 
 #[test]
@@ -525,7 +573,7 @@ fn on_disk_with_restarts() {
     });
 }
 
-fn simulated(seed: u64, engine: SimEngine) -> (u32, u32) {
+fn simulated(seed: u64, engine: SimEngine) -> (u32, u32, u32) {
     let engine = Arc::new(engine);
     engine.set_faults(false);
     let env = engine.env();
