@@ -90,8 +90,10 @@ impl fmt::Display for When {
 /// Microseconds since the Unix epoch as RFC 3339 in UTC.
 #[must_use]
 pub fn format_time(micros: i64) -> String {
-    jiff::Timestamp::from_microsecond(micros)
-        .map_or_else(|_| format!("{micros}us"), |t| t.to_string())
+    jiff::Timestamp::from_microsecond(micros).map_or_else(
+        |_| format!("{micros} µs from 1970, beyond the years -9999 to 9999"),
+        |t| t.to_string(),
+    )
 }
 
 #[cfg(test)]
@@ -122,6 +124,12 @@ mod tests {
         ] {
             assert!(bad.parse::<When>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_time_that_no_calendar_has_is_told_in_words() {
+        assert_eq!(format_time(1_000_000), "1970-01-01T00:00:01Z");
+        assert!(format_time(i64::MIN).contains("beyond the years"));
     }
 
     #[test]

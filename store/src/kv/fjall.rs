@@ -93,6 +93,9 @@ impl FjallEngine {
     /// version, `Corrupt` for damaged ones, `Io`.
     pub fn open(path: &Path, memory_bytes: u64, env: Env) -> Result<Self> {
         let io = |e: std::io::Error| Error::of_io(&path.display().to_string(), &e);
+        if path.exists() && !path.is_dir() {
+            return Err(Error::Io { what: format!("{} is no directory", path.display()) });
+        }
         std::fs::create_dir_all(path).map_err(io)?;
         let lock = DirLock::acquire(path)?;
         let files = path.join(FILES);
@@ -100,7 +103,7 @@ impl FjallEngine {
         let clean = path.join(CLEAN_FILE).try_exists().map_err(io)?;
         check_journals(&files, clean)?;
         let db = open_files(&files, memory_bytes)?;
-        let (storage, newest, bound) = FjallStorage::over(db, path, lock)?;
+        let (storage, newest, bound) = FjallStorage::over(db, path, lock, clean)?;
         if clean {
             // Durably, before anything is written that may be lost by right.
             std::fs::remove_file(path.join(CLEAN_FILE)).and_then(|()| sync(path)).map_err(io)?;
@@ -168,8 +171,8 @@ pub struct FjallStorage {
 
 impl FjallStorage {
     /// Takes over an opened database; gives the newest version issued and the bound of
-    /// those reserved.
-    fn over(db: Database, path: &Path, lock: DirLock) -> Result<(Self, Version, u64)> {
+    /// those reserved. After a clean end (`ended`) there are both, even in an empty store.
+    fn over(db: Database, path: &Path, lock: DirLock, ended: bool) -> Result<(Self, Version, u64)> {
         let name = path.display().to_string();
         let (spaces, engine, empty, reserved, clean) = guarded(&name, || {
             let spaces = Spaces::open(&db)?;
@@ -186,6 +189,11 @@ impl FjallStorage {
         let newest = match (reserved, clean) {
             (Some(bound), Some(newest)) if newest < bound => newest,
             (Some(bound), None) if bound > 0 => bound - 1,
+            (None, None) if empty && ended => {
+                let what =
+                    format!("{name}: a store was closed here, and {FILES} has nothing of it");
+                return Err(Error::Corrupt { what });
+            }
             (None, None) if empty => 0,
             _ => {
                 let what = format!("{name}: the engine's bound of versions is missing or wrong");

@@ -46,7 +46,7 @@ use crate::format::records::{FormatRecord, decode_incarnation, encode_incarnatio
 use crate::format::{FORMAT_VERSION, keys};
 use crate::kv::Kv;
 use crate::kv::fjall::FjallEngine;
-use crate::types::{Incarnation, StoreId};
+use crate::types::{Incarnation, StoreId, Version};
 
 /// How long opening a store may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -100,8 +100,16 @@ impl Store {
         let sampler = {
             let reads = kv.snapshot(deadline)?;
             // Refused before anything is written.
-            if let Some(bytes) = reads.get(&keys::format())? {
-                FormatRecord::decode(&bytes)?;
+            match reads.get(&keys::format())? {
+                Some(bytes) => {
+                    FormatRecord::decode(&bytes)?;
+                }
+                // The record is written with the first version, and never again.
+                None if kv.exclusive() && !kv.recovered() && reads.version() > Version::ZERO => {
+                    let what = "the store's format record is missing".to_owned();
+                    return Err(Error::Corrupt { what });
+                }
+                None => {}
             }
             Arc::new(Sampler::load(env.clone(), kv.exclusive(), &View(&*reads))?)
         };

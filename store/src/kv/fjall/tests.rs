@@ -143,6 +143,24 @@ fn damage_where_nothing_may_be_lost_is_refused_and_kept() {
 }
 
 #[test]
+fn files_that_vanished_after_a_clean_end_are_damage_and_no_new_store() {
+    for vanish in [
+        |files: &Path| std::fs::remove_dir_all(files).unwrap(),
+        |files: &Path| std::fs::write(files.join("0.jnl"), b"").unwrap(),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        three_commits(dir.path());
+        open(dir.path()).unwrap().close().unwrap();
+        vanish(&dir.path().join(FILES));
+        // Each time: the attempt itself leaves files.
+        for _ in 0..2 {
+            let error = refused(dir.path());
+            assert!(matches!(&error, Error::Corrupt { what } if what.contains(FILES)), "{error}");
+        }
+    }
+}
+
+#[test]
 fn what_a_killed_creation_leaves_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let files = dir.path().join(FILES);
@@ -214,7 +232,7 @@ fn a_directory_that_cannot_be_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, b"").unwrap();
-    assert!(matches!(refused(&file), Error::Io { .. }));
+    assert!(matches!(refused(&file), Error::Io { what } if what.ends_with("is no directory")));
     assert!(matches!(refused(&file.join("below")), Error::Io { .. }));
 }
 

@@ -186,3 +186,14 @@ fn a_closed_store_says_so_at_once() {
     assert!(before.elapsed() < std::time::Duration::from_secs(5));
     drop(Arc::clone(&store));
 }
+
+#[test]
+fn an_engine_with_versions_and_no_format_record_is_no_new_store() {
+    let store = mem_store();
+    let db = Db::open(&store, "app");
+    db.put(&[(1, 1)]);
+    damage(&db, keys::format(), None);
+    let error = crate::Store::open(Arc::clone(&store.kv), crate::StoreOptions::default());
+    let Err(Error::Corrupt { what }) = error else { panic!("{:?}", error.map(drop)) };
+    assert!(what.contains("format record"), "{what}");
+}
