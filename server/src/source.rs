@@ -144,9 +144,10 @@ fn begin(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
 /// Says what is wrong with a file that SQLite would only call "not a database".
 fn check_header(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
-    let mut file = File::open(path).with_context(|| format!("{shown}"))?;
-    let meta = file.metadata().with_context(|| format!("{shown}"))?;
+    // Looked at before it is opened: a pipe would wait for whoever writes to it.
+    let meta = std::fs::metadata(path).with_context(|| format!("{shown}"))?;
     ensure!(meta.is_file(), "{shown} is no regular file");
+    let mut file = File::open(path).with_context(|| format!("{shown}"))?;
     ensure!(meta.len() > 0, "{shown} is empty: no SQLite database");
     let mut header = Vec::with_capacity(sqlite_file::HEADER_LEN);
     let limit = u64::try_from(sqlite_file::HEADER_LEN)?;

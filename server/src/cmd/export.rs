@@ -51,10 +51,10 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         return to_stdout(context, args);
     }
     let shown = args.file.display();
-    check_target(&args.file, args.force)?;
+    let file = check_target(&args.file, args.force)?;
     let backend = context.connect()?;
     let snapshot = Snapshot::open(context, backend.as_ref(), &args.name)?;
-    let directory = match args.file.parent() {
+    let directory = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
@@ -69,9 +69,9 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("{shown}"))?;
     temporary.as_file().sync_all().with_context(|| format!("{shown}"))?;
     if args.force {
-        temporary.persist(&args.file).map_err(|e| e.error)
+        temporary.persist(&file).map_err(|e| e.error)
     } else {
-        temporary.persist_noclobber(&args.file).map_err(|e| e.error)
+        temporary.persist_noclobber(&file).map_err(|e| e.error)
     }
     .with_context(|| format!("{shown}"))?;
     sync_directory(directory)?;
@@ -121,16 +121,25 @@ fn to_stdout(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The file to write: behind a link the one it leads to, so that the link stays. Nothing but a
+/// regular file is replaced: a rename over `/dev/null` would take it from the whole machine.
+///
 /// A journal or WAL of the file that is about to be replaced would be taken for the new
 /// file's own, and damage it.
-fn check_target(file: &Path, force: bool) -> anyhow::Result<()> {
+fn check_target(file: &Path, force: bool) -> anyhow::Result<PathBuf> {
     let shown = file.display();
     ensure!(!file.is_dir(), "{shown} is a directory");
-    if !force && file.symlink_metadata().is_ok() {
-        bail!("{shown} exists already; --force replaces it");
+    let mut target = file.to_owned();
+    if let Ok(meta) = file.symlink_metadata() {
+        ensure!(force, "{shown} exists already; --force replaces it");
+        if meta.is_symlink() {
+            target = file.canonicalize().with_context(|| format!("{shown} is a link"))?;
+        }
+        let regular = target.metadata().with_context(|| format!("{shown}"))?.is_file();
+        ensure!(regular, "{shown} is no regular file; - is stdout");
     }
     for suffix in ["-journal", "-wal"] {
-        let mut beside = file.as_os_str().to_owned();
+        let mut beside = target.as_os_str().to_owned();
         beside.push(suffix);
         let beside = PathBuf::from(beside);
         if beside.metadata().is_ok_and(|meta| meta.len() > 0) {
@@ -141,7 +150,7 @@ fn check_target(file: &Path, force: bool) -> anyhow::Result<()> {
             );
         }
     }
-    Ok(())
+    Ok(target)
 }
 
 fn write_pages(

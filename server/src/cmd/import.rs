@@ -105,7 +105,8 @@ fn name_of(file: &Path, context: &Context) -> anyhow::Result<DatabaseName> {
             bail!("{} ends in @WHEN, which names a snapshot: give a NAME", file.display())
         }
         Target::Base => bail!(
-            "INTERLEAF_DATABASES leaves {} to plain SQLite: give a NAME to import it all the same",
+            "{} is left to plain SQLite under `interleaf exec` (by INTERLEAF_DATABASES, or as a path \
+             of the system's own): give a NAME to import it all the same",
             file.display()
         ),
     }
@@ -122,8 +123,9 @@ fn create(
             if backend.describe(name, context.deadline())?.importing {
                 Err(Error::Importing { name: name.to_string() }.into())
             } else {
-                Err(error)
-                    .context("to replace it, `interleaf db rename` or `interleaf db drop` it first")
+                bail!(
+                    "{error}: to replace it, `interleaf db rename` or `interleaf db drop` it first"
+                )
             }
         }
         Err(error) => Err(error.into()),

@@ -10,6 +10,7 @@ use anyhow::{anyhow, ensure};
 use interleaf_store::Error;
 use interleaf_store::api::OpenRequest;
 use interleaf_store::types::DatabaseName;
+use interleaf_vfs::names::{self, Asked, Names};
 
 use crate::cmd::exec;
 use crate::context::{Context, Target};
@@ -63,7 +64,8 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 /// on with an empty database in memory, and ends with 0 having written into nothing.
 ///
 /// A name that is not there is created, as the program by itself would do, but not silently:
-/// it may be a slip. Behind a WHEN with a slip in it no database is created.
+/// it may be a slip. Behind a WHEN with a slip in it no database is created, nor under a
+/// relative path.
 fn check(context: &Context, target: &Target) -> anyhow::Result<()> {
     let backend = context.connect()?;
     let (name, at) = (&target.name, target.when.clone());
@@ -79,11 +81,32 @@ fn check(context: &Context, target: &Target) -> anyhow::Result<()> {
     {
         return Err(anyhow!("{error}{suggestion}"));
     }
+    if let Some(path) = mistaken_path(context, name)
+        && (name.as_str().starts_with("./")
+            || name.as_str().starts_with("../")
+            || backend.describe(&path, context.deadline()).is_ok())
+    {
+        return Err(anyhow!("{error}; programs under `interleaf exec` know this path as {path:?}"));
+    }
     request.create = true;
     if backend.open(&request, context.deadline())?.created {
         eprintln!("interleaf: database {name:?} did not exist and was created{suggestion}");
     }
     Ok(())
+}
+
+/// The name that a program under `exec` gives to a relative path with a slash. In commands a
+/// name is taken as it stands.
+fn mistaken_path(context: &Context, name: &DatabaseName) -> Option<DatabaseName> {
+    let relative = Path::new(name.as_str());
+    if relative.is_absolute() || !name.as_str().contains('/') {
+        return None;
+    }
+    let names = Names::new(Asked::ByDefault);
+    match names.target(name.as_str().as_bytes(), &context.config.databases) {
+        Ok(names::Target::Interleaf { name, at: None, .. }) => Some(name),
+        _ => None,
+    }
 }
 
 /// The dot command that loads the extension. Within double quotes the program understands

@@ -1,8 +1,9 @@
 //! export: any version, complete or not at all.
 
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, symlink};
 
-use crate::support::{FILL, Place, Ran, count};
+use crate::support::{FILL, Place, Ran, count, mkfifo};
 
 #[test]
 fn a_file_that_is_there_stays_unless_forced() {
@@ -15,6 +16,25 @@ fn a_file_that_is_there_stays_unless_forced() {
     place.ok(["export", "a.db", "there", "--force"]);
     assert_eq!(count(&place.path("there"), "t"), 2000);
     assert_eq!(place.names(), ["a.db", "there"], "no temporary file stays");
+}
+
+#[test]
+fn only_a_file_is_replaced_and_a_link_stays() {
+    let place = Place::new();
+    place.sqlite_file("a.db", FILL);
+    place.ok(["import", "a.db"]);
+    mkfifo(&place.path("pipe"));
+    place.run(["export", "a.db", "pipe", "--force"]).failed(1, &["pipe", "no regular file"]);
+    assert!(fs::metadata(place.path("pipe")).unwrap().file_type().is_fifo());
+
+    fs::write(place.path("there"), "mine").unwrap();
+    symlink("there", place.path("link")).unwrap();
+    place.run(["export", "a.db", "link"]).failed(1, &["link", "--force"]);
+    place.ok(["export", "a.db", "link", "--force"]);
+    assert_eq!(fs::read_link(place.path("link")).unwrap().to_str(), Some("there"));
+    assert_eq!(count(&place.path("there"), "t"), 2000);
+    symlink("nowhere", place.path("loose")).unwrap();
+    place.run(["export", "a.db", "loose", "--force"]).failed(1, &["loose is a link"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use interleaf_store::api::{Backend, CreateState};
 use interleaf_store::env::Env;
 use rusqlite::Connection;
 
-use crate::support::{FILL, Place, comparable, count, integrity};
+use crate::support::{FILL, Place, comparable, count, integrity, mkfifo};
 
 #[test]
 fn every_page_size_comes_back_byte_for_byte() {
@@ -117,6 +117,13 @@ fn what_is_no_sound_database_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let place = Place::new();
+    mkfifo(&place.path("pipe"));
+    place.run(["import", "pipe"]).failed(1, &["pipe", "no regular file"]);
+}
+
+#[test]
 fn a_file_locked_by_another_program_is_named() {
     let place = Place::new();
     let file = place.sqlite_file("a.db", "CREATE TABLE t(a)");
@@ -133,7 +140,9 @@ fn a_taken_name_is_refused_with_what_to_do() {
     place.sqlite_file("a.db", FILL);
     place.ok(["import", "a.db"]);
     let before = place.ok(["db", "list"]);
-    place.run(["import", "a.db"]).failed(1, &["\"a.db\"", "interleaf db drop"]);
+    place
+        .run(["import", "a.db"])
+        .failed(1, &["database \"a.db\" exists already: ", "interleaf db drop"]);
     assert_eq!(place.ok(["db", "list"]), before, "the first one is as it was");
 }
 

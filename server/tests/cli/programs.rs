@@ -80,6 +80,25 @@ fn shell_fails_before_sqlite3_would_go_on_in_memory() {
 }
 
 #[test]
+fn shell_creates_nothing_under_a_relative_path() {
+    let place = Place::new();
+    fs::write(place.path("lib.so"), "").unwrap();
+    let run = |name: &str| {
+        let mut command = place.command(["shell", name, "SELECT 1"]);
+        Ran::of(command.env("INTERLEAF_EXTENSION", place.path("lib.so")).output().unwrap())
+    };
+    let folder = fs::canonicalize(place.path("")).unwrap();
+    let full = folder.join("sub/app.db");
+    let full = full.to_str().unwrap();
+    run("./app.db").failed(1, &["\"./app.db\" does not exist", "/app.db\""]);
+    run("../app.db").failed(1, &["\"../app.db\" does not exist"]);
+    place.ok(["db", "create", full]);
+    run("sub/app.db").failed(1, &["\"sub/app.db\" does not exist", full]);
+    let list = place.json(["db", "list", "--json"]);
+    assert_eq!(list.as_array().unwrap().len(), 1, "{list}");
+}
+
+#[test]
 fn shell_says_that_it_created_a_database() {
     let place = Place::new();
     script(&place, "sqlite3", "#!/bin/sh\n");

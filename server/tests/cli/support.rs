@@ -136,3 +136,9 @@ pub fn count(file: &Path, table: &str) -> i64 {
     let connection = Connection::open(file).unwrap();
     connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
 }
+
+/// Makes a named pipe.
+pub fn mkfifo(path: &Path) {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+}
