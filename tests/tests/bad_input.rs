@@ -163,6 +163,21 @@ fn versions_and_times_that_are_none() {
     place.is_unharmed();
 }
 
+/// A new database is made, as an `@` may be part of a name, but not in silence.
+#[test]
+fn a_slip_in_a_time_behind_a_name() {
+    let place = Place::new();
+    let made = place.on("good@-15min", "", &["SELECT count(*) FROM sqlite_schema"]);
+    assert_eq!(made.last().value(), 0, "{made:?}");
+    let said = &made.stderr;
+    assert!(said.contains("good@-15min did not exist and was created: \"-15min\" is no"), "{said}");
+    for harmless in ["good@-15min", "me@home"] {
+        let made = place.on(harmless, "", &["SELECT count(*) FROM sqlite_schema"]);
+        assert_eq!((made.last().value(), made.stderr.as_str()), (&0.into(), ""), "{harmless}");
+    }
+    place.is_unharmed();
+}
+
 #[test]
 fn a_database_that_is_not_there_and_not_to_be_created() {
     let place = Place::new();

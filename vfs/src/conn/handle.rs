@@ -15,7 +15,7 @@ use super::pragma;
 use super::session::{Files, Session};
 use super::source::Source;
 use super::stats::Stats;
-use super::store::{Connect, store_at};
+use super::store::{Connect, Store, store_at};
 use super::super_journal;
 use crate::code::{CANTOPEN, Failure, Outcome};
 use crate::config::{Config, LogLevel};
@@ -81,7 +81,10 @@ impl DatabaseFile {
         if open.created {
             // As with SQLite's own files a slip in a name makes a new database.
             let text = format!("database {} did not exist and was created", wanted.name);
-            log::line(config.log, LogLevel::Info, &text);
+            match slip_behind_at(&store, &wanted.name, &mut stats) {
+                Some(slip) => log::line(config.log, LogLevel::Warn, &format!("{text}: {slip}")),
+                None => log::line(config.log, LogLevel::Info, &text),
+            }
         }
         let session = Arc::new(Session::default());
         let read_only = open.snapshot.is_some();
@@ -221,6 +224,15 @@ impl Drop for DatabaseFile {
             std::mem::forget(file);
         }
     }
+}
+
+/// Why what stands behind the `@` of a new name is no WHEN, where the part before it is a
+/// database: most likely a snapshot was meant. Only a hint, so that no answer is none.
+fn slip_behind_at(store: &Store, name: &DatabaseName, stats: &mut Stats) -> Option<Error> {
+    let (bare, rest) = name.as_str().rsplit_once('@')?;
+    let slip = rest.parse::<When>().err()?;
+    let request = OpenRequest { name: DatabaseName::new(bare).ok()?, create: false, at: None };
+    store.open(&request, stats).ok().map(|_| slip)
 }
 
 fn on_disk(wanted: &OpenDatabase, file: &std::path::Path) -> Failure {
