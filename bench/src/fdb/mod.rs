@@ -154,13 +154,17 @@ fn latency(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
         ("FoundationDB: read version, p50", of(|floor| floor.read_version)),
         ("FoundationDB: get, p50", of(|floor| floor.get)),
         ("FoundationDB: commit at a known version, p50", of(|floor| floor.commit)),
+        ("FoundationDB: one transaction of the three, p50", of(|floor| floor.together)),
     ] {
         report.add(name, value * 1e3, "ms", Bound::None, String::new());
     }
     let read = |floor: &Floor| floor.read_version + floor.get;
     let write = |floor: &Floor| read(floor) + floor.commit;
-    against("warm strict point SELECT, p50", &selects, &floors, read, 1.3, report);
-    against("warm one-row UPDATE, p50", &updates, &floors, write, 1.5, report);
+    let together = |floor: &Floor| floor.together;
+    let (select, update) = ("warm strict point SELECT, p50", "warm one-row UPDATE, p50");
+    against(select, &selects, &floors, read, Bound::AtMost(1.3), report);
+    against(update, &updates, &floors, write, Bound::AtMost(1.5), report);
+    against("the same, to one transaction", &updates, &floors, together, Bound::None, report);
     Ok(())
 }
 
@@ -170,14 +174,14 @@ fn against(
     ours: &[f64],
     floors: &[Floor],
     floor: impl Fn(&Floor) -> f64,
-    bound: f64,
+    bound: Bound,
     report: &mut Report,
 ) {
     let floors: Vec<f64> = floors.iter().map(floor).collect();
     let ratios: Vec<f64> =
         std::iter::zip(ours, &floors).map(|(ours, floor)| ours / floor).collect();
     let detail = format!("{:.3} ms against {:.3} ms", median(ours) * 1e3, median(&floors) * 1e3);
-    report.add(name, median(&ratios), "x", Bound::AtMost(bound), detail);
+    report.add(name, median(&ratios), "x", bound, detail);
 }
 
 /// Writers on leaves of their own, against as many raw clients that write as much.

@@ -82,6 +82,9 @@ pub struct Floor {
     pub get: f64,
     /// A commit at a known read version.
     pub commit: f64,
+    /// All three in one transaction after the other. The get waits there until the storage
+    /// server has what the transaction before committed.
+    pub together: f64,
 }
 
 impl Raw {
@@ -114,12 +117,21 @@ impl Raw {
             let key = format!("{PREFIX}get{}", call % PLACES);
             timed(|| block_on(transaction.get(key.as_bytes(), true)).map(drop).map_err(of))
         })?;
-        let commit = median_seconds(seconds, |call| {
+        let committing = median_seconds(seconds, |call| {
             let transaction = known()?;
             payload.write(&transaction, 0, call % PLACES);
             timed(|| commit(transaction))
         })?;
-        Ok(Floor { read_version, get, commit })
+        let together = median_seconds(seconds, |call| {
+            let key = format!("{PREFIX}get{}", call % PLACES);
+            timed(|| {
+                let transaction = known()?;
+                block_on(transaction.get(key.as_bytes(), true)).map_err(of)?;
+                payload.write(&transaction, 0, call % PLACES);
+                commit(transaction)
+            })
+        })?;
+        Ok(Floor { read_version, get, commit: committing, together })
     }
 
     /// Commits a second of so many threads, each of which fetches a read version and writes the
