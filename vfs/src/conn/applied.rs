@@ -102,16 +102,11 @@ fn keep(
         });
         kept.collect()
     };
-    let replaced = source.map.applied(&OwnCommit {
+    source.map.applied(&OwnCommit {
         incarnation,
         version,
         previous,
         pages: &pages,
         shrunk_to: (after.pages < before.pages).then_some(after.pages),
     });
-    // A database that is written to would else fill the cache with its past, which few ask
-    // for, and memory that is used for the first time costs more than a page's way here.
-    for hash in replaced {
-        source.store.cache().forget(&hash);
-    }
 }

@@ -73,11 +73,6 @@ impl ContentCache {
     pub fn keep(&self, hash: ContentHash, page: &Bytes) {
         self.0.insert(hash, page.clone());
     }
-
-    /// Makes room of a page that is not likely to be asked for again.
-    pub fn forget(&self, hash: &ContentHash) {
-        self.0.invalidate(hash);
-    }
 }
 
 #[cfg(test)]
@@ -91,8 +86,6 @@ mod tests {
         assert!(cache.get(&hash).is_none());
         cache.put(hash, b"x");
         assert_eq!(cache.get(&hash).unwrap(), "x");
-        cache.forget(&hash);
-        assert!(cache.get(&hash).is_none());
         for n in 0u32..2000 {
             let mut page = vec![0; 4096];
             page[..4].copy_from_slice(&n.to_be_bytes());

@@ -167,23 +167,19 @@ impl PageMap {
 
     /// Applies an own commit where nothing is missing between what is known and it (rule 6);
     /// else the next begin reads the log.
-    ///
-    /// Gives the content that the commit replaced, as far as it was known.
-    pub fn applied(&self, own: &OwnCommit<'_>) -> Vec<ContentHash> {
+    pub fn applied(&self, own: &OwnCommit<'_>) {
         let mut inner = self.write();
-        let Some((incarnation, known)) = inner.known else { return Vec::new() };
+        let Some((incarnation, known)) = inner.known else { return };
         if incarnation != own.incarnation || known >= own.version {
-            return Vec::new();
+            return;
         }
-        let replaced = inner.replaced(own);
         if own.previous.is_none_or(|previous| previous > known) {
             inner.remember(own);
-            return replaced;
+            return;
         }
         let (version, pages) = (own.version, own.pages.to_vec());
         inner.apply(Change { version, pages, shrunk_to: own.shrunk_to }, Whose::Own);
         inner.known = Some((incarnation, own.version));
-        replaced
     }
 
     /// The content of `page` at a `snapshot` begun in `incarnation`, if that is known.
@@ -267,15 +263,6 @@ impl Inner {
         {
             self.recent_from = oldest.version;
         }
-    }
-
-    /// What its pages were until an own commit.
-    fn replaced(&self, own: &OwnCommit<'_>) -> Vec<ContentHash> {
-        let last = |&(page, new): &(PageNumber, Option<ContentHash>)| {
-            let entry = self.pages.get(&page)?.iter().find(|entry| entry.until.is_none())?;
-            (new.is_some() && new != Some(entry.hash)).then_some(entry.hash)
-        };
-        own.pages.iter().filter_map(last).collect()
     }
 
     /// Keeps what an own commit wrote, before the commits that came between are known: true
@@ -472,8 +459,7 @@ mod tests {
         let beyond = [(p(8), Some(h(8)))];
         map.applied(&OwnCommit { pages: &beyond, ..own(30, Some(25)) });
         assert_eq!(map.get(p(8), v(30), ONE), None, "not before the log is known");
-        let replaced = map.applied(&OwnCommit { pages: &pages, ..own(20, Some(7)) });
-        assert_eq!(replaced, [h(1)]);
+        map.applied(&OwnCommit { pages: &pages, ..own(20, Some(7)) });
         assert_eq!(map.known(), Some((ONE, v(20))));
         assert_eq!(map.get(p(5), v(19), ONE), Some(h(1)));
         assert_eq!(map.get(p(5), v(20), ONE), Some(h(9)));
