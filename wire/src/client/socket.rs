@@ -18,8 +18,8 @@ use crate::message::Reply;
 const INBOX_BYTES: usize = 16 << 10;
 
 /// How often a reply that comes soon is looked for before the thread sleeps until it is
-/// there: some 20 microseconds on an idle machine, where to wake a sleeping thread takes as
-/// long again as the server's work. Others run in between where there are any.
+/// there: to wake a sleeping thread may take longer than the server's work. Others run in
+/// between where there are any.
 const LOOKS: usize = 32;
 
 /// Most bytes by which the inbox grows ahead of what has arrived.
