@@ -248,7 +248,7 @@ impl Store {
         if let Some(version) = view.find_commit(prepared.request.id)? {
             return Ok(Verdict::Done(version));
         }
-        if prepared.indexed && !view.is_staged(prepared.request.id)? {
+        if prepared.has_staged() && !view.is_staged(prepared.request.id)? {
             return Err(is_discarded(prepared.request.id));
         }
         let now = reads.version();
@@ -274,7 +274,11 @@ impl Store {
 
     /// What [`judge`](Self::judge) reads, as far as that is known before.
     fn judge_scans(&self, prepared: &Prepared<'_>) -> Vec<Scan> {
-        let mut scans = vec![point(keys::commit_id(prepared.request.id))];
+        let id = prepared.request.id;
+        let mut scans = vec![point(keys::commit_id(id))];
+        if prepared.has_staged() {
+            scans.extend([keys::staging(id), keys::discarded(id)].map(point));
+        }
         for part in &prepared.parts {
             let branch = part.part.branch;
             scans.extend([keys::branch(branch), keys::watermark(branch)].map(point));

@@ -355,8 +355,13 @@ impl Prepared<'_> {
             pages: part.reads.clone(),
         };
         let parts = self.parts.iter().map(of).collect();
-        let (id, indexed) = (self.request.id, self.indexed);
-        ReadConflicts::Set(Arc::new(CommitReads { id, indexed, parts }))
+        let (id, staged) = (self.request.id, self.has_staged());
+        ReadConflicts::Set(Arc::new(CommitReads { id, staged, parts }))
+    }
+
+    /// Whether pages of it were staged, by its client or here (S2).
+    pub(super) fn has_staged(&self) -> bool {
+        self.indexed || self.request.parts.iter().any(|part| part.staged)
     }
 
     /// What others may have read.
@@ -380,7 +385,7 @@ impl Prepared<'_> {
 /// What a commit read; see [`Prepared::read_conflicts`].
 struct CommitReads {
     id: CommitId,
-    indexed: bool,
+    staged: bool,
     parts: Vec<PartReads>,
 }
 
@@ -395,7 +400,7 @@ impl CommitReads {
     fn keys(&self) -> impl Iterator<Item = KeyRange> {
         let rows = self.parts.iter().map(|part| keys::only(keys::branch(part.branch)));
         // S2: what was staged must not have been given up.
-        let staged = self.indexed.then(|| keys::only(keys::discarded(self.id)));
+        let staged = self.staged.then(|| keys::only(keys::discarded(self.id)));
         rows.chain([keys::only(keys::commit_id(self.id))]).chain(staged)
     }
 }

@@ -150,6 +150,27 @@ fn giving_up_and_committing_exclude_each_other() {
     assert_eq!((count(&store, "unmerged"), db.begin().begun.head), (0, Version::ZERO));
 }
 
+/// Also of few pages, whose records the commit writes itself: an id that was given up is
+/// never one of a commit (F8), and nothing need be kept for it.
+#[test]
+fn giving_up_and_committing_few_staged_pages_exclude_each_other() {
+    let (store, db) = unhurried();
+    let mut tx = db.begin();
+    (1..=3).for_each(|n| tx.write(n, filled(1)));
+    let mut request = tx.request();
+    let pages = std::mem::take(&mut request.parts[0].writes);
+    request.parts[0].staged = true;
+    stage(&db, &request, pages).unwrap();
+    let prepared = store.prepare(&request, soon()).unwrap();
+    assert!(!prepared.indexed);
+    // Between what the commit prepared and its attempt.
+    store.unstage(request.id, soon()).unwrap();
+    let result = store.drive(&prepared, None, soon());
+    assert!(matches!(result, Err(Error::Conflict { .. })), "{result:?}");
+    assert_eq!(store.find_commit(request.id, soon()).unwrap(), None);
+    assert_eq!(db.begin().begun.head, Version::ZERO);
+}
+
 #[test]
 fn conflicts_are_per_page() {
     let (_store, db) = unhurried();
