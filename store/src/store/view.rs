@@ -295,7 +295,10 @@ impl<R: Reads + ?Sized> View<'_, R> {
         self.walk_log(lineage, known, snapshot, &mut |version, record| {
             pages += record.pages.len().max(1);
             fits = pages <= MAX_BEGIN_CHANGES;
-            commits.push(to_change(version, &record));
+            if fits {
+                // Not those of a commit of millions of pages, which nobody would hear of.
+                commits.push(to_change(version, &record));
+            }
             Ok(fits)
         })?;
         Ok(if fits { Changes::Commits(commits) } else { Changes::Unknown })
