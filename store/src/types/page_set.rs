@@ -101,14 +101,10 @@ impl PageSet {
     /// outside the set is in a run.
     #[must_use]
     pub fn runs(&self) -> Vec<(PageNumber, PageNumber)> {
-        let mut runs: Vec<(PageNumber, PageNumber)> = Vec::new();
-        for page in self.iter() {
-            match runs.last_mut() {
-                Some((_, last)) if last.get().checked_add(1) == Some(page.get()) => *last = page,
-                _ => runs.push((page, page)),
-            }
-        }
-        runs
+        let mut pages = self.0.iter();
+        std::iter::from_fn(|| pages.next_range())
+            .filter_map(|run| Some((PageNumber::new(*run.start())?, PageNumber::new(*run.end())?)))
+            .collect()
     }
 
     /// Portable serialization.
@@ -124,10 +120,15 @@ impl PageSet {
     /// Reads the portable serialization.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where the bytes are no such set or name a page that cannot exist.
+    /// [`Error::Corrupt`] where the bytes are not exactly such a set or name a page that
+    /// cannot exist.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let set = RoaringBitmap::deserialize_from(bytes)
+        let mut rest = bytes;
+        let set = RoaringBitmap::deserialize_from(&mut rest)
             .map_err(|e| Error::Corrupt { what: format!("page set: {e}") })?;
+        if !rest.is_empty() {
+            return Err(Error::Corrupt { what: "page set: bytes behind its end".into() });
+        }
         if set.contains(0) || set.contains(u32::MAX) {
             return Err(Error::Corrupt { what: "page set names page 0 or 2^32-1".into() });
         }
@@ -151,6 +152,8 @@ impl FromIterator<PageNumber> for PageSet {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn set(pages: &[u32]) -> PageSet {
@@ -162,6 +165,47 @@ mod tests {
         let p = |n| PageNumber::new(n).unwrap();
         assert_eq!(set(&[1, 2, 3, 7, 9, 10]).runs(), [(p(1), p(3)), (p(7), p(7)), (p(9), p(10))]);
         assert!(set(&[]).runs().is_empty());
+        // Also across roaring's containers, of whichever kind, and of every page there can be.
+        let mut mixed = set(&[65_535, 65_536, 131_071]);
+        mixed.insert_range(131_072, 300_000);
+        (400_000..440_000).filter(|n| n % 2 == 0).for_each(|n| {
+            mixed.insert(p(n));
+        });
+        let runs = mixed.runs();
+        assert_eq!(runs[..2], [(p(65_535), p(65_536)), (p(131_071), p(300_000))]);
+        assert_eq!((runs.len(), runs[20_001]), (20_002, (p(439_998), p(439_998))));
+        let mut all = PageSet::new();
+        all.insert_range(0, u32::MAX);
+        assert_eq!(all.runs(), [(PageNumber::ONE, p(PageNumber::MAX))]);
+    }
+
+    proptest! {
+        #[test]
+        fn runs_are_those_found_page_by_page(
+            ranges in prop::collection::vec((1u32..400_000, 0u32..70_000), 0..6),
+            single in prop::collection::vec(1u32..400_000, 0..200),
+            gone in prop::collection::vec((1u32..400_000, 0u32..9_000), 0..4),
+        ) {
+            let mut some = set(&single);
+            for (first, length) in ranges {
+                some.insert_range(first, first + length);
+            }
+            for (first, length) in gone {
+                Arc::make_mut(&mut some.0).remove_range(first..first + length);
+            }
+            // As it is, and as it comes back from where it was sent.
+            for some in [PageSet::from_bytes(&some.to_bytes()).unwrap(), some] {
+                let mut expected: Vec<(u32, u32)> = Vec::new();
+                for page in some.iter().map(PageNumber::get) {
+                    match expected.last_mut() {
+                        Some((_, last)) if *last + 1 == page => *last = page,
+                        _ => expected.push((page, page)),
+                    }
+                }
+                let runs: Vec<_> = some.runs().iter().map(|(a, b)| (a.get(), b.get())).collect();
+                prop_assert_eq!(runs, expected);
+            }
+        }
     }
 
     #[test]
@@ -191,6 +235,16 @@ mod tests {
         let mut bytes = Vec::new();
         zero.serialize_into(&mut bytes).unwrap();
         assert!(PageSet::from_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn bytes_behind_a_set_are_refused() {
+        for pages in [&[1, 5, 70_000][..], &[]] {
+            let mut bytes = set(pages).to_bytes();
+            bytes.push(0);
+            let error = PageSet::from_bytes(&bytes).unwrap_err().to_string();
+            assert!(error.contains("behind its end"), "{error}");
+        }
     }
 
     #[test]
