@@ -73,6 +73,11 @@ impl<R: Reads + ?Sized> View<'_, R> {
         Ok(Some((database, row)))
     }
 
+    /// Whether there is, or ever was, a branch of that id.
+    fn has_branch(&self, branch: BranchId) -> Result<bool> {
+        Ok(self.0.get(&keys::branch(branch))?.is_some())
+    }
+
     fn describe(&self, database: DatabaseId, row: &DatabaseRow) -> Result<DatabaseInfo> {
         let found = self.branch(row.branch)?;
         let head = self.head_at(&found.lineage, Version::MAX)?;
@@ -173,11 +178,14 @@ impl Store {
             dropped: false,
             parent: None,
         };
+        let ran = Cell::new(false);
         self.catalog(deadline, |txn| {
-            match View(txn).name(name)? {
-                Some(database) if database == fresh.database => return Ok(Vec::new()),
-                Some(_) => return Err(exists(name).into()),
-                None => {}
+            // The branch stays whatever became of the database since an earlier run.
+            if ran.replace(true) && View(txn).has_branch(fresh.row.branch)? {
+                return Ok(Vec::new());
+            }
+            if View(txn).name(name)?.is_some() {
+                return Err(exists(name).into());
             }
             txn.put(keys::name(name), records::encode_name(fresh.database));
             txn.put(keys::database(fresh.database), fresh.row.encode());
@@ -249,10 +257,10 @@ impl Store {
         let moved: Cell<Option<DatabaseId>> = Cell::new(None);
         self.catalog(deadline, |txn| {
             let target = View(txn).name(to)?;
-            let Some((database, mut row)) = View(txn).named(from)? else {
-                let done = target.is_some() && target == moved.get();
-                return if done { Ok(Vec::new()) } else { Err(no_database(from).into()) };
-            };
+            if target.is_some() && target == moved.get() {
+                return Ok(Vec::new());
+            }
+            let (database, mut row) = View(txn).named(from)?.ok_or_else(|| no_database(from))?;
             if from == to {
                 return Ok(Vec::new());
             }
@@ -273,13 +281,13 @@ impl Store {
         // What an earlier run of the body dropped, if it took effect.
         let dropped: Cell<Option<DatabaseId>> = Cell::new(None);
         self.catalog(deadline, |txn| {
-            let Some((database, row)) = View(txn).named(name)? else {
-                let done = match dropped.get() {
-                    Some(database) => View(txn).database(database)?.is_none(),
-                    None => false,
-                };
-                return if done { Ok(Vec::new()) } else { Err(no_database(name).into()) };
-            };
+            // Looked at first: the name may be another database's by now.
+            if let Some(database) = dropped.get()
+                && View(txn).database(database)?.is_none()
+            {
+                return Ok(Vec::new());
+            }
+            let (database, row) = View(txn).named(name)?.ok_or_else(|| no_database(name))?;
             txn.delete(keys::name(name));
             txn.delete(keys::database(database));
             // The row stays for branches that read through it; commits conflict on it.
@@ -309,10 +317,8 @@ impl Store {
         self.retrying(deadline, || self.basis(parent, version, None, deadline))?;
         self.catalog(deadline, |txn| {
             let view = View(txn);
-            match view.branch_row(branch) {
-                Ok(_) => return Ok(Vec::new()),
-                Err(Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
+            if view.has_branch(branch)? {
+                return Ok(Vec::new());
             }
             let row = view.branch_row(parent)?;
             if row.dropped {

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::common::{Db, filled, page, soon};
-use crate::api::{Backend, CommitRequest, LogRequest};
+use super::common::{Db, filled, name, page, soon};
+use crate::api::{Backend, CommitRequest, CreateState, LogRequest};
 use crate::env::{Deadline, Env};
 use crate::error::Error;
 use crate::kv::mem::MemEngine;
@@ -31,6 +31,9 @@ struct Planned {
     inner: MemEngine,
     plan: Mutex<VecDeque<Plan>>,
     tries: Mutex<Vec<Version>>,
+    /// What is done once the next `transact` has taken effect, whose body then runs again:
+    /// its result was lost.
+    between: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Kv for Planned {
@@ -74,6 +77,11 @@ impl Kv for Planned {
         self.inner.commit_at(commit, deadline)
     }
     fn transact(&self, deadline: Deadline, body: TxnBody<'_>) -> crate::Result<Option<Version>> {
+        let between = self.between.lock().unwrap().take();
+        if let Some(act) = between {
+            self.inner.transact(deadline, body)?;
+            act();
+        }
         self.inner.transact(deadline, body)
     }
     fn watch(&self, key: &[u8], known: Option<&[u8]>, deadline: Deadline) -> KvResult<()> {
@@ -89,7 +97,12 @@ impl Kv for Planned {
 
 fn planned() -> (Arc<Planned>, Db) {
     let inner = MemEngine::new(Env::system());
-    let kv = Arc::new(Planned { inner, plan: Mutex::default(), tries: Mutex::default() });
+    let kv = Arc::new(Planned {
+        inner,
+        plan: Mutex::default(),
+        tries: Mutex::default(),
+        between: Mutex::default(),
+    });
     let store = Store::open(Arc::clone(&kv) as _, StoreOptions::default()).unwrap();
     let db = Db::open(&store, "app");
     db.put(&[(1, 1), (2, 2), (3, 3)]);
@@ -235,6 +248,55 @@ fn one_request_sent_by_many_at_once_commits_once() {
     let versions: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
     assert!(versions.iter().all(|&version| version == versions[0]), "{versions:?}");
     assert_eq!(commits(&db), before + 1);
+}
+
+/// Runs `call` such that its transaction takes effect, then `act`, then its body again.
+fn again_after<T>(
+    kv: &Planned,
+    db: &Db,
+    act: impl FnOnce(&Store) + Send + 'static,
+    call: impl FnOnce(&Store) -> T,
+) -> T {
+    let store = Arc::clone(&db.store);
+    *kv.between.lock().unwrap() = Some(Box::new(move || act(&store)));
+    let result = call(&db.store);
+    assert!(kv.between.lock().unwrap().is_none(), "it ran twice");
+    result
+}
+
+fn create(store: &Store) {
+    store.create(&name("app"), CreateState::Ready, soon()).unwrap();
+}
+
+#[test]
+fn a_drop_whose_result_was_lost_leaves_a_new_database_of_the_name_alone() {
+    let (kv, db) = planned();
+    again_after(&kv, &db, create, |store| store.drop_database(&name("app"), soon())).unwrap();
+    assert_ne!(db.store.describe(&name("app"), soon()).unwrap().database, db.open.database);
+    // Where nobody was faster, the second run finds nothing to do.
+    again_after(&kv, &db, |_| {}, |store| store.drop_database(&name("app"), soon())).unwrap();
+    assert!(db.store.describe(&name("app"), soon()).is_err());
+}
+
+#[test]
+fn a_rename_whose_result_was_lost_is_done_though_the_old_name_is_taken_again() {
+    let (kv, db) = planned();
+    let rename = |store: &Store| store.rename(&name("app"), &name("other"), soon());
+    again_after(&kv, &db, create, rename).unwrap();
+    assert_eq!(db.store.describe(&name("other"), soon()).unwrap().database, db.open.database);
+    assert_ne!(db.store.describe(&name("app"), soon()).unwrap().database, db.open.database);
+    assert!(matches!(rename(&db.store), Err(Error::AlreadyExists { .. })));
+}
+
+#[test]
+fn a_creation_whose_result_was_lost_does_not_bring_back_what_was_dropped() {
+    let (kv, db) = planned();
+    let drop = |store: &Store| store.drop_database(&name("new"), soon()).unwrap();
+    let create = |store: &Store| store.create(&name("new"), CreateState::Ready, soon());
+    let opened = again_after(&kv, &db, drop, create).unwrap();
+    assert!(db.store.describe(&name("new"), soon()).is_err());
+    let gone = Db { store: Arc::clone(&db.store), open: opened };
+    assert!(matches!(gone.try_begin(None), Err(Error::NotFound { .. })));
 }
 
 #[test]
