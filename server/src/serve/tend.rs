@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use interleaf_store::Store;
 use interleaf_store::env::Env;
+use interleaf_store::{Error, Store};
 
 /// From the end of one round to the next.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -23,7 +23,10 @@ pub async fn for_ever(store: &Arc<Store>, env: &Env) {
         let (store, deadline) = (Arc::clone(store), env.deadline(ROUND));
         match tokio::task::spawn_blocking(move || store.tend(deadline)).await {
             Ok(Ok(tended)) => tracing::debug!(?tended, "staged commits"),
-            Ok(Err(error)) => tracing::debug!(%error, "staged commits stay as they are for now"),
+            Ok(Err(error @ (Error::Unavailable { .. } | Error::Timeout { .. }))) => {
+                tracing::debug!(%error, "staged commits stay as they are for now");
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "staged commits stay as they are"),
             Err(error) => tracing::error!(%error, "tending to staged commits failed"),
         }
     }

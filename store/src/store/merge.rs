@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Store;
 use super::view::View;
 use crate::env::Deadline;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::keys::{self, Subspace};
 use crate::format::records::{
     PageRecord, StagedPage, decode_staging, decode_unmerged, encode_reference,
@@ -82,9 +82,12 @@ impl Store {
     /// many at once.
     ///
     /// # Errors
-    /// Those of the engine; what was done stays done.
+    /// Those of the engine; what was done stays done. `Corrupt` where records of a commit are
+    /// damaged, after all others were tended to.
     pub fn tend(&self, deadline: Deadline) -> Result<Tended> {
         let mut tended = Tended::default();
+        // Of records that are damaged: the other commits are not to suffer.
+        let mut failed = None;
         let mut range = Subspace::Staging.range();
         loop {
             let entries = self.retrying(deadline, || {
@@ -92,23 +95,39 @@ impl Store {
                 Ok(self.kv.snapshot(deadline)?.scan(&scan)?)
             })?;
             for (key, value) in &entries {
-                let id = keys::parse_staging(key)?;
-                let age = self.env.clock.unix_micros().saturating_sub(decode_staging(value)?);
-                if let Some(version) = self.find_commit_now(id, deadline)? {
-                    self.settle(id, version, deadline)?;
-                    tended.merged += 1;
-                } else if age > ABANDONED_MICROS {
-                    self.unstage_now(id, deadline)?;
-                    tended.discarded += 1;
-                } else {
-                    tended.open += 1;
+                match self.tend_one(key, value, &mut tended, deadline) {
+                    Err(error @ (Error::Corrupt { .. } | Error::FormatVersion { .. })) => {
+                        failed.get_or_insert(error);
+                    }
+                    result => result?,
                 }
             }
             match entries.last() {
                 Some((last, _)) if entries.len() == STEP => range.start = keys::after(last),
-                _ => return Ok(tended),
+                _ => return failed.map_or(Ok(tended), Err),
             }
         }
+    }
+
+    fn tend_one(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        tended: &mut Tended,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let id = keys::parse_staging(key)?;
+        let age = self.env.clock.unix_micros().saturating_sub(decode_staging(value)?);
+        if let Some(version) = self.find_commit_now(id, deadline)? {
+            self.settle(id, version, deadline)?;
+            tended.merged += 1;
+        } else if age > ABANDONED_MICROS {
+            self.unstage_now(id, deadline)?;
+            tended.discarded += 1;
+        } else {
+            tended.open += 1;
+        }
+        Ok(())
     }
 
     /// Merges a commit right after it, as far as that goes in half of the time that is left.

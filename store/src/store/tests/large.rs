@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::format::records::FormatRecord;
 use crate::format::{FORMAT_VERSION, OLDEST_FORMAT, keys};
 use crate::kv::sim::{FaultPlan, SimEngine};
-use crate::kv::{Kv, mem::MemEngine};
+use crate::kv::{Kv, Txn, mem::MemEngine};
 use crate::store::{Store, StoreOptions, Tended};
 use crate::types::{PageNumber, Version};
 
@@ -169,6 +169,34 @@ fn giving_up_and_committing_few_staged_pages_exclude_each_other() {
     assert!(matches!(result, Err(Error::Conflict { .. })), "{result:?}");
     assert_eq!(store.find_commit(request.id, soon()).unwrap(), None);
     assert_eq!(db.begin().begun.head, Version::ZERO);
+}
+
+#[test]
+fn a_damaged_commit_does_not_keep_others_from_being_merged() {
+    let (store, db) = unhurried();
+    let commit = |byte| {
+        let request = all(&db, byte);
+        store.commit(&request, soon()).unwrap();
+        request.id
+    };
+    let ids: Vec<_> = (1..=5).map(commit).collect();
+    // Neither the first nor the last of their ids.
+    let key = keys::staged_page(ids[2], db.open.branch, page(1));
+    let before = store.kv.snapshot(soon()).unwrap().get(&key).unwrap().unwrap();
+    let put = |value: Bytes| {
+        let mut put = |txn: &mut dyn Txn| {
+            txn.put(key.clone(), value.clone());
+            Ok(())
+        };
+        store.kv.transact(soon(), &mut put).unwrap();
+    };
+    put(Bytes::from_static(b"rubbish"));
+    assert!(store.tend(soon()).is_err());
+    assert_eq!(count(&store, "unmerged"), 1, "all but the damaged one");
+    put(before);
+    store.tend(soon()).unwrap();
+    assert_eq!(count(&store, "unmerged"), 0);
+    assert_eq!(db.bytes(&[1, PAGES]), [5, 5]);
 }
 
 #[test]
