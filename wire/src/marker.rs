@@ -6,7 +6,7 @@
 //! can be told.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -128,34 +128,55 @@ impl Marker {
 /// # Errors
 /// `Io`.
 pub fn standing(dir: &Path, clock: &dyn Clock) -> Result<Standing> {
-    let path = dir.join(MARKER_NAME);
-    let absent = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if absent(error.kind()) => return Ok(Standing::None),
-        Err(error) => return Err(io(path.display(), error)),
-    };
-    let Some(mark) = ProcessMark::parse(&text) else {
-        tracing::warn!(path = %path.display(), "a server's marker that cannot be read: ignored");
-        return Ok(Standing::Gone { pid: 0 });
-    };
-    let pid = mark.pid;
-    if mark.boot != boot_id()? {
-        return Ok(Standing::Gone { pid });
+    Seen::look(dir)?.map_or(Ok(Standing::None), |seen| seen.standing(clock))
+}
+
+/// A marker as it was found; it may be gone, or another's, by the time it is judged.
+struct Seen {
+    path: PathBuf,
+    file: fs::File,
+    text: String,
+}
+
+impl Seen {
+    fn look(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(MARKER_NAME);
+        let absent = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory);
+        let mut file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if absent(error.kind()) => return Ok(None),
+            Err(error) => return Err(io(path.display(), error)),
+        };
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(|e| io(path.display(), e))?;
+        Ok(Some(Self { path, file, text }))
     }
-    if start_of(pid)? == Some(mark.started) {
-        return Ok(Standing::Alive { pid });
+
+    fn standing(&self, clock: &dyn Clock) -> Result<Standing> {
+        let path = self.path.display();
+        let Some(mark) = ProcessMark::parse(&self.text) else {
+            tracing::warn!(%path, "a server's marker that cannot be read: ignored");
+            return Ok(Standing::Gone { pid: 0 });
+        };
+        let pid = mark.pid;
+        if mark.boot != boot_id()? {
+            return Ok(Standing::Gone { pid });
+        }
+        if start_of(pid)? == Some(mark.started) {
+            return Ok(Standing::Alive { pid });
+        }
+        // Of the file that was read: a server that stopped since has removed its name.
+        let touched = rustix::fs::fstat(&self.file).map_err(|e| io(path, e))?;
+        let touched_micros = touched.st_mtime.saturating_mul(1_000_000)
+            + i64::try_from(touched.st_mtime_nsec / 1000).unwrap_or(0);
+        // A clock that was set back since makes the death look recent: then the wait is longer.
+        let since = clock.unix_micros().saturating_sub(touched_micros).max(0);
+        let since = Duration::from_micros(since.unsigned_abs());
+        Ok(match (GRACE + TOUCH_INTERVAL).checked_sub(since) {
+            Some(wait) if !wait.is_zero() => Standing::Died { pid, wait },
+            _ => Standing::Gone { pid },
+        })
     }
-    let touched = rustix::fs::stat(&path).map_err(|e| io(path.display(), e))?;
-    let touched_micros = touched.st_mtime.saturating_mul(1_000_000)
-        + i64::try_from(touched.st_mtime_nsec / 1000).unwrap_or(0);
-    // A clock that was set back since makes the death look recent: then the wait is longer.
-    let since = clock.unix_micros().saturating_sub(touched_micros).max(0);
-    let since = Duration::from_micros(since.unsigned_abs());
-    Ok(match (GRACE + TOUCH_INTERVAL).checked_sub(since) {
-        Some(wait) if !wait.is_zero() => Standing::Died { pid, wait },
-        _ => Standing::Gone { pid },
-    })
 }
 
 /// Removes what a dead server left. The caller holds the directory's lock.
@@ -258,6 +279,19 @@ mod tests {
         clear(dir.path()).unwrap();
         clear(dir.path()).unwrap();
         assert_eq!(standing(dir.path(), &SystemClock).unwrap(), Standing::None);
+    }
+
+    #[test]
+    fn a_marker_that_is_removed_while_it_is_looked_at_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = ProcessMark { pid: dead_process(), started: 1, boot: boot_id().unwrap() };
+        fs::write(dir.path().join(MARKER_NAME), mark.to_text()).unwrap();
+        let seen = Seen::look(dir.path()).unwrap().unwrap();
+        // As a server does that stops cleanly, and then ends.
+        clear(dir.path()).unwrap();
+        let standing = seen.standing(&SystemClock).unwrap();
+        assert!(matches!(standing, Standing::Died { pid, .. } if pid == mark.pid), "{standing:?}");
+        assert!(Seen::look(dir.path()).unwrap().is_none());
     }
 
     #[test]
