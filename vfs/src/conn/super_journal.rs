@@ -81,7 +81,11 @@ fn forget_orphans(entries: &mut HashMap<Vec<u8>, Entry>) {
     if entries.len() <= MAX_ORPHANS {
         return;
     }
+    // What a journal names is no orphan, however much of that there is (J1).
     let orphans = entries.iter().filter(|(_, entry)| entry.members.is_empty());
+    if orphans.clone().count() <= MAX_ORPHANS {
+        return;
+    }
     let oldest = orphans.min_by_key(|(_, entry)| entry.number).map(|(name, _)| name.clone());
     if let Some(name) = oldest {
         entries.remove(&name);
@@ -250,6 +254,29 @@ mod tests {
         assert!(exists(name), "its rollback will still read it");
         forget(name).unwrap();
         assert!(!exists(name));
+    }
+
+    #[test]
+    fn many_that_are_named_push_no_new_one_out() {
+        // By itself: the other tests share the one collection.
+        let mut entries = HashMap::new();
+        let entry = |number, members: &[u32]| Entry {
+            number,
+            members: members.iter().copied().collect(),
+            ..Entry::default()
+        };
+        for number in 0..MAX_ORPHANS as u64 + 9 {
+            entries.insert(number.to_be_bytes().to_vec(), entry(number, &[1]));
+        }
+        entries.insert(b"new".to_vec(), entry(u64::MAX, &[]));
+        let before = entries.len();
+        forget_orphans(&mut entries);
+        assert_eq!(entries.len(), before);
+        for number in 0..MAX_ORPHANS as u64 {
+            entries.insert(format!("left {number}").into_bytes(), entry(1000 + number, &[]));
+        }
+        forget_orphans(&mut entries);
+        assert!(!entries.contains_key(&b"left 0"[..]) && entries.contains_key(&b"new"[..]));
     }
 
     #[test]
