@@ -12,6 +12,10 @@ use crate::serve::{self, HTTP_PORT, HttpSetting, Settings, detach};
 /// Seconds of `--idle-exit` where none are given.
 const IDLE_SECONDS: &str = "60";
 
+/// At the start the store may take so many times the usual wait: a cluster that recovers, as
+/// when both were started together, takes longer than what a client should wait for.
+const START_FACTOR: u32 = 3;
+
 /// Serves a store to clients on this machine and others.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -80,6 +84,7 @@ pub fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
         allow_insecure: args.allow_insecure,
         memory_bytes: args.memory.unwrap_or(StoreOptions::default().memory_bytes),
         max_connections: usize::try_from(args.max_connections)?,
+        open_timeout: context.config.timeout.saturating_mul(START_FACTOR),
     };
     serve::run(&settings, &context.env)?;
     Ok(ExitCode::SUCCESS)

@@ -71,6 +71,8 @@ pub struct Settings {
     pub memory_bytes: u64,
     /// Most connections at once.
     pub max_connections: usize,
+    /// How long the store may take to answer at the start.
+    pub open_timeout: Duration,
 }
 
 /// Where HTTP is served.
@@ -93,7 +95,11 @@ pub fn run(settings: &Settings, env: &Env) -> anyhow::Result<()> {
     for each in &wanted {
         listen::check_reach(&each.address, settings.allow_insecure)?;
     }
-    let options = StoreOptions { env: env.clone(), memory_bytes: settings.memory_bytes };
+    let options = StoreOptions {
+        env: env.clone(),
+        memory_bytes: settings.memory_bytes,
+        open_timeout: settings.open_timeout,
+    };
     let served = directory::take(&settings.store, &options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).max(2))

@@ -48,9 +48,6 @@ use crate::kv::Kv;
 use crate::kv::fjall::FjallEngine;
 use crate::types::{Incarnation, StoreId, Version};
 
-/// How long opening a store may take.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// What a store is opened with.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -58,11 +55,13 @@ pub struct StoreOptions {
     pub env: Env,
     /// Bytes the embedded engine may use for its own block cache and write buffers.
     pub memory_bytes: u64,
+    /// How long a store outside the process may take to answer while it is opened.
+    pub open_timeout: Duration,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { env: Env::system(), memory_bytes: 192 << 20 }
+        Self { env: Env::system(), memory_bytes: 192 << 20, open_timeout: Duration::from_secs(30) }
     }
 }
 
@@ -89,30 +88,16 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store that `kv` holds, creating it where the engine is empty.
+    /// Opens the store that `kv` holds, creating it where the engine is empty. An engine that
+    /// cannot be reached just now is asked again until `open_timeout` is over.
     ///
     /// # Errors
     /// `FormatVersion` for a store of a newer program; `Corrupt` where the engine holds
     /// something else; those of the engine.
     pub fn open(kv: Arc<dyn Kv>, options: StoreOptions) -> Result<Arc<Self>> {
         let env = options.env;
-        let deadline = env.deadline(OPEN_TIMEOUT);
-        let sampler = {
-            let reads = kv.snapshot(deadline)?;
-            // Refused before anything is written.
-            match reads.get(&keys::format())? {
-                Some(bytes) => {
-                    FormatRecord::decode(&bytes)?;
-                }
-                // The record is written with the first version, and never again.
-                None if kv.exclusive() && !kv.recovered() && reads.version() > Version::ZERO => {
-                    let what = "the store's format record is missing".to_owned();
-                    return Err(Error::Corrupt { what });
-                }
-                None => {}
-            }
-            Arc::new(Sampler::load(env.clone(), kv.exclusive(), &View(&*reads))?)
-        };
+        let deadline = env.deadline(options.open_timeout);
+        let sampler = first_look(&*kv, &env, deadline)?;
         let samples = Arc::clone(&sampler);
         kv.set_batch_hook(Box::new(move |version| vec![samples.sample(version)]));
         let (id, incarnation) = identify(&*kv, &env, deadline)?;
@@ -188,6 +173,28 @@ impl Store {
     pub fn env(&self) -> &Env {
         &self.env
     }
+}
+
+/// Whether this program may use what the engine holds, and what it says of time: the first
+/// that an engine is asked, perhaps just when its cluster is in trouble.
+fn first_look(kv: &dyn Kv, env: &Env, deadline: Deadline) -> Result<Arc<Sampler>> {
+    let look = || {
+        let reads = kv.snapshot(deadline)?;
+        // Refused before anything is written.
+        match reads.get(&keys::format())? {
+            Some(bytes) => {
+                FormatRecord::decode(&bytes)?;
+            }
+            // The record is written with the first version, and never again.
+            None if kv.exclusive() && !kv.recovered() && reads.version() > Version::ZERO => {
+                let what = "the store's format record is missing".to_owned();
+                return Err(Error::Corrupt { what });
+            }
+            None => {}
+        }
+        Ok(Arc::new(Sampler::load(env.clone(), kv.exclusive(), &View(&*reads))?))
+    };
+    retry::transient(env, deadline, Error::is_transient, look)
 }
 
 /// The store's id and incarnation, created where there are none; a new incarnation where

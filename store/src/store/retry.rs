@@ -52,17 +52,28 @@ impl Store {
     pub(super) fn retrying<T>(
         &self,
         deadline: Deadline,
-        mut run: impl FnMut() -> Result<T>,
+        run: impl FnMut() -> Result<T>,
     ) -> Result<T> {
-        let mut backoff = Backoff::new();
-        loop {
-            match run() {
-                Err(error) if self.may_retry(&error) => {
-                    // The reason tells more than that time is up.
-                    backoff.wait(&self.env, deadline).map_err(|_| error)?;
-                }
-                result => return result,
+        transient(&self.env, deadline, |error| self.may_retry(error), run)
+    }
+}
+
+/// As [`Store::retrying`], also where there is no store yet. `passes`: whether the same may
+/// succeed later.
+pub(super) fn transient<T>(
+    env: &Env,
+    deadline: Deadline,
+    passes: impl Fn(&Error) -> bool,
+    mut run: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let mut backoff = Backoff::new();
+    loop {
+        match run() {
+            Err(error) if passes(&error) => {
+                // The reason tells more than that time is up.
+                backoff.wait(env, deadline).map_err(|_| error)?;
             }
+            result => return result,
         }
     }
 }

@@ -69,7 +69,11 @@ impl ConnectOptions {
     }
 
     fn store(&self) -> StoreOptions {
-        StoreOptions { env: self.env.clone(), memory_bytes: self.memory_bytes }
+        StoreOptions {
+            env: self.env.clone(),
+            memory_bytes: self.memory_bytes,
+            open_timeout: self.timeout,
+        }
     }
 }
 

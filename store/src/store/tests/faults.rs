@@ -302,7 +302,7 @@ fn a_creation_whose_result_was_lost_does_not_bring_back_what_was_dropped() {
 #[test]
 fn a_commit_that_survived_a_crash_is_found_by_its_duplicate() {
     let engine = SimEngine::new(3, FaultPlan::NONE);
-    let options = StoreOptions { env: engine.env(), memory_bytes: 0 };
+    let options = StoreOptions { env: engine.env(), memory_bytes: 0, ..StoreOptions::default() };
     let engine = Arc::new(engine);
     let store = Store::open(Arc::clone(&engine) as _, options.clone()).unwrap();
     let db = Db::open(&store, "app");
@@ -316,4 +316,30 @@ fn a_commit_that_survived_a_crash_is_found_by_its_duplicate() {
     let mut request = late.request();
     request.parts[0].writes = vec![(page(1), filled(2))];
     assert_eq!(store.commit(&request, soon()).unwrap_err(), Error::IncarnationChanged);
+}
+
+#[test]
+fn a_store_is_opened_though_its_engine_is_in_trouble() {
+    for seed in 0..50 {
+        let engine = SimEngine::shared(seed, FaultPlan::every(0.4));
+        let options = StoreOptions { env: engine.env(), memory_bytes: 0, ..Default::default() };
+        let kv = Arc::new(engine);
+        let first = Store::open(Arc::clone(&kv) as _, options.clone());
+        let first = first.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let again = Store::open(kv, options).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(first.id, again.id, "seed {seed}");
+    }
+}
+
+#[test]
+fn opening_ends_at_its_deadline_and_says_why() {
+    let plan = FaultPlan { unavailable: 1.0, ..FaultPlan::NONE };
+    let engine = SimEngine::shared(1, plan);
+    let env = engine.env();
+    let open_timeout = Duration::from_secs(3);
+    let options = StoreOptions { env: env.clone(), memory_bytes: 0, open_timeout };
+    let begun = env.clock.now();
+    let error = Store::open(Arc::new(engine), options).err().unwrap();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(env.clock.now().duration_since(begun) >= open_timeout);
 }

@@ -24,7 +24,7 @@ fn both_timed() -> [(Arc<SimEngine>, Arc<Store>); 2] {
 
 fn over(engine: SimEngine) -> (Arc<SimEngine>, Arc<Store>) {
     let engine = Arc::new(engine);
-    let options = StoreOptions { env: engine.env(), memory_bytes: 0 };
+    let options = StoreOptions { env: engine.env(), memory_bytes: 0, ..StoreOptions::default() };
     let store = Store::open(Arc::clone(&engine) as _, options).unwrap();
     (engine, store)
 }
@@ -125,7 +125,7 @@ fn samples_never_go_back_though_the_clock_does() {
     let env = crate::env::Env { clock: Arc::clone(&clock) as _, ..crate::env::Env::system() };
     let kv = Arc::new(crate::kv::mem::MemEngine::new(env.clone()));
     let open = || {
-        let options = StoreOptions { env: env.clone(), memory_bytes: 0 };
+        let options = StoreOptions { env: env.clone(), memory_bytes: 0, ..StoreOptions::default() };
         Store::open(Arc::clone(&kv) as _, options).unwrap()
     };
     let store = open();

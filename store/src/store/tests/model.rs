@@ -60,7 +60,7 @@ struct Run {
 }
 
 fn options(env: &Env) -> StoreOptions {
-    StoreOptions { env: env.clone(), memory_bytes: 16 << 20 }
+    StoreOptions { env: env.clone(), memory_bytes: 16 << 20, ..StoreOptions::default() }
 }
 
 impl Run {

@@ -101,7 +101,8 @@ fn transfer_once(
 
 fn run(seed: u64, kv: Arc<dyn Kv>, env: Env, quiet: impl Fn(bool)) {
     quiet(true);
-    let store = Store::open(kv, StoreOptions { env, memory_bytes: 0 }).unwrap();
+    let store =
+        Store::open(kv, StoreOptions { env, memory_bytes: 0, ..StoreOptions::default() }).unwrap();
     let db = Db::open(&store, "bank");
     let mut tx = db.begin();
     for n in 1..=ACCOUNTS {
