@@ -2,7 +2,7 @@
 
 use interleaf_store::api::{Allocation, CommitPart, CommitReply, CommitRequest};
 use interleaf_store::sqlite_file::Header;
-use interleaf_store::types::{ContentHash, Incarnation, PageCount, PageNumber, Version};
+use interleaf_store::types::{ContentHash, Incarnation, PageCount, Version};
 
 use super::file::{After, FileState, Lock, Phase, Writer};
 use super::page_map::OwnCommit;
@@ -72,8 +72,8 @@ pub(super) fn committed(file: &mut FileState, pages: Option<PageCount>) -> Optio
     *phase = Phase::Committed;
     let mut own =
         std::mem::replace(buffer, WriteBuffer::new(allocation.pages, allocation.page_size));
-    let page_one = own.get(PageNumber::ONE).and_then(|page| Header::parse(page).ok())?;
-    own.truncate(u64::from(pages?.0) * u64::from(page_one.page_size.get()));
+    let page_one = own.first().and_then(|page| Header::parse(page).ok())?;
+    own.shorten(u64::from(pages?.0) * u64::from(page_one.page_size.get()));
     Some(own)
 }
 

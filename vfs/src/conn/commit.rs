@@ -9,12 +9,13 @@
 
 use std::sync::Arc;
 
-use interleaf_store::api::CommitRequest;
+use interleaf_store::api::{Allocation, CommitRequest};
 use interleaf_store::kv::Durability;
 use interleaf_store::sqlite_file::Header;
-use interleaf_store::types::{Incarnation, PageNumber};
+use interleaf_store::types::Incarnation;
 use interleaf_store::{Error, Result, fault_point};
 
+use super::ahead::Ahead;
 use super::applied::{apply, committed};
 use super::file::{At, FileState, Lock, Phase};
 use super::parts::{Part, join_same_branch, part, read_only_parts, stage};
@@ -150,7 +151,7 @@ fn meaning(file: &FileState) -> Meaning {
         0 => 0,
         _ => file.source.pager.counter(),
     };
-    let header = writer.buffer.get(PageNumber::ONE).and_then(|page| Header::parse(page).ok());
+    let header = writer.buffer.first().and_then(|page| Header::parse(page).ok());
     let counted = header.is_some_and(|header| header.change_counter != shown);
     match (counted, played_back) {
         (true, false) => Meaning::Commit,
@@ -169,7 +170,7 @@ fn differs(file: &mut FileState, stats: &mut Stats) -> Result<bool> {
     }
     for page in writer.buffer.written().iter() {
         let shown = source.shown(&view, page, stats)?;
-        if writer.buffer.get(page) != Some(&shown) {
+        if writer.buffer.get(page)? != Some(shown) {
             return Ok(true);
         }
     }
@@ -217,13 +218,58 @@ pub fn commit(files: &mut Files, ids: &[u32]) -> Outcome<()> {
     result
 }
 
+/// A commit, ready for the store.
+struct Prepared {
+    store: Arc<Store>,
+    request: CommitRequest,
+    /// The files of the request's parts, those written with the allocation after it.
+    members: Vec<(u32, Option<Allocation>)>,
+}
+
 fn try_commit(files: &mut Files, ids: &[u32]) -> Outcome<()> {
+    let mut ahead = Ahead::default();
+    let prepared = match prepare(files, ids, &mut ahead) {
+        Ok(Some(prepared)) => prepared,
+        Ok(None) => return Ok(()),
+        Err(failure) => {
+            if let Some(store) = store_of(files, ids) {
+                ahead.take_back(&store, &mut files.stats);
+            }
+            return Err(failure);
+        }
+    };
+    let Prepared { store, request, members } = prepared;
+    fault_point!("client.before-commit");
+    let reply = match store.commit(&request, &mut files.stats) {
+        Ok(reply) => reply,
+        Err(error) => {
+            if !matches!(error, Error::OutcomeUnknown { .. }) {
+                ahead.take_back(&store, &mut files.stats);
+            }
+            return Err(error.into());
+        }
+    };
+    fault_point!("client.after-commit");
+    files.stats.commits += 1;
+    apply(files, &members, &request, &reply)
+}
+
+/// The store of the files that are committed: it is one (see [`one_store`]).
+fn store_of(files: &Files, ids: &[u32]) -> Option<Arc<Store>> {
+    let id = ids.first()?;
+    let file = files.list.iter().find(|file| file.id == *id)?;
+    Some(Arc::clone(&file.source.store))
+}
+
+/// What the store is asked for; `None` where nothing changed. What is too much for one
+/// request has gone ahead.
+fn prepare(files: &mut Files, ids: &[u32], ahead: &mut Ahead) -> Outcome<Option<Prepared>> {
     let mut parts = Vec::with_capacity(ids.len());
     let mut durability = Durability::Buffered;
     for id in ids {
         let (file, stats) = files.file(*id)?;
         durability = durability.max(file.journal.as_ref().map_or(durability, |j| j.durability()));
-        parts.push(part(file, stats)?);
+        parts.push(part(file, ahead, stats)?);
     }
     if parts.iter().all(Part::changes_nothing) {
         for part in &parts {
@@ -232,15 +278,11 @@ fn try_commit(files: &mut Files, ids: &[u32]) -> Outcome<()> {
             file.source.pager.committed_nothing();
             committed(file, None);
         }
-        return Ok(());
+        return Ok(None);
     }
-    let Some(store) = parts.first().and_then(|part| {
-        files.list.iter().find(|file| file.id == part.id).map(|f| Arc::clone(&f.source.store))
-    }) else {
-        return Ok(());
-    };
+    let Some(store) = store_of(files, ids) else { return Ok(None) };
     let mut request = CommitRequest {
-        id: store.commit_id()?,
+        id: ahead.id(&store)?,
         incarnation: incarnation(files, &store)?,
         parts: Vec::new(),
         durability,
@@ -248,7 +290,7 @@ fn try_commit(files: &mut Files, ids: &[u32]) -> Outcome<()> {
     };
     let mut readers = read_only_parts(files, &store, ids);
     join_same_branch(&mut parts, &mut readers);
-    stage(&store, request.id, &mut parts, &mut files.stats)?;
+    stage(&store, ahead, &mut parts, &mut files.stats)?;
     let mut members = Vec::with_capacity(parts.len() + readers.len());
     for part in parts {
         members.push((part.id, Some(part.after)));
@@ -258,31 +300,7 @@ fn try_commit(files: &mut Files, ids: &[u32]) -> Outcome<()> {
         members.push((id, None));
         request.parts.push(part);
     }
-    fault_point!("client.before-commit");
-    let reply = match store.commit(&request, &mut files.stats) {
-        Ok(reply) => reply,
-        Err(error) => return Err(not_committed(&store, &request, error, &mut files.stats)),
-    };
-    fault_point!("client.after-commit");
-    files.stats.commits += 1;
-    apply(files, &members, &request, &reply)
-}
-
-/// Says so to the store where pages were sent ahead for a commit that will not come.
-fn not_committed(
-    store: &Store,
-    request: &CommitRequest,
-    error: Error,
-    stats: &mut Stats,
-) -> Failure {
-    let staged = request.parts.iter().any(|part| part.staged);
-    if staged && !matches!(error, Error::OutcomeUnknown { .. }) {
-        // The store drops them by itself in time; the commit's own error is what matters.
-        if let Err(also) = store.unstage(request.id, stats) {
-            tracing::debug!(%also, id = %request.id, "staged pages could not be dropped");
-        }
-    }
-    error.into()
+    Ok(Some(Prepared { store, request, members }))
 }
 
 /// The incarnation in which all files of the commit began, those that are only read too.

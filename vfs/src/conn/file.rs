@@ -225,13 +225,14 @@ impl FileState {
         let Self { lock, source, .. } = self;
         let (reader, buffer) = match lock {
             Lock::Unlocked => return Ok(()),
-            Lock::Reading(reader) => (&*reader, None),
-            Lock::Writing(writer) => {
-                (&writer.reader, writer.buffer.is_changed().then_some(&writer.buffer))
+            Lock::Reading(reader) => (reader, None),
+            Lock::Writing(Writer { reader, buffer, .. }) => {
+                (reader, buffer.is_changed().then_some(buffer))
             }
         };
-        let view = &reader.view;
-        let own = reader.after.as_ref().and_then(|after| after.own.as_ref());
+        let Reader { view, after } = reader;
+        let view = &*view;
+        let own = after.as_mut().and_then(|after| after.own.as_mut());
         let mut base = |page: PageNumber| -> Result<Bytes> {
             source.pager.hand(page, view.version);
             source.shown(view, page, stats)

@@ -152,8 +152,8 @@ impl DatabaseFile {
     }
 
     /// xWrite.
-    pub fn write(&self, offset: u64, data: &[u8]) -> Outcome<()> {
-        self.files()?.write(self.id, offset, data)
+    pub fn write(&self, offset: u64, data: &[u8], temp: &dyn Temp) -> Outcome<()> {
+        self.files()?.write(self.id, offset, data, temp)
     }
 
     /// xTruncate.

@@ -5,9 +5,10 @@
 //!                |                           |
 //!              file  ->  source  ->  page_map, cache  ->  store (Backend)
 //!                |         |
-//!         write_buffer   pager          journal, super_journal
+//!   write_buffer, spill  pager          journal, super_journal
 //! ```
 
+mod ahead;
 mod applied;
 mod cache;
 mod commit;
@@ -20,6 +21,7 @@ mod parts;
 mod pragma;
 mod session;
 mod source;
+mod spill;
 mod stats;
 mod store;
 pub mod super_journal;

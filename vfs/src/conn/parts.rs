@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use interleaf_store::Result;
-use interleaf_store::api::{Allocation, AllocationChange, CommitPart, StageRequest};
+use interleaf_store::api::{Allocation, AllocationChange, CommitPart};
 use interleaf_store::sqlite_file::{Header, LIBRARY_VERSION, set_rollback_journal, strip_page_one};
-use interleaf_store::types::{CommitId, ContentHash, PageNumber};
+use interleaf_store::types::{BranchId, ContentHash, DomainId, PageNumber, PageSet};
 
+use super::ahead::Ahead;
 use super::file::{At, FileState, Lock};
 use super::session::Files;
 use super::source::{Source, View};
 use super::stats::Stats;
 use super::store::Store;
+use super::write_buffer::WriteBuffer;
 use crate::code::{Failure, IOERR, Outcome};
 
 /// Bytes of pages that a commit request carries itself; more are sent ahead.
@@ -34,18 +36,23 @@ pub(super) struct Part {
 impl Part {
     /// Whether nothing needs to be told to the store.
     pub(super) fn changes_nothing(&self) -> bool {
-        self.request.writes.is_empty() && self.request.allocation.is_none()
+        let CommitPart { writes, staged, allocation, .. } = &self.request;
+        writes.is_empty() && !staged && allocation.is_none()
     }
 }
 
-/// What one prepared file brings.
-pub(super) fn part(file: &mut FileState, stats: &mut Stats) -> Outcome<Part> {
+/// Pages by number.
+pub(super) type Pages = Vec<(PageNumber, Bytes)>;
+
+/// What one prepared file brings. The pages of one that are many go ahead.
+pub(super) fn part(file: &mut FileState, ahead: &mut Ahead, stats: &mut Stats) -> Outcome<Part> {
+    let place = (file.source.branch, file.domain);
     let FileState { lock, source, name, .. } = file;
     let Lock::Writing(writer) = lock else {
         return Err(Failure::broken(format!("database {name}: prepared without a lock")));
     };
     let view = writer.reader.view;
-    let page_one = writer.buffer.get(PageNumber::ONE).cloned().unwrap_or_default();
+    let page_one = writer.buffer.first().cloned().unwrap_or_default();
     let header = Header::parse(&page_one)?;
     let written = u32_at(&page_one, LIBRARY_VERSION);
     source.pager.wrote_header(header.change_counter, written);
@@ -53,21 +60,28 @@ pub(super) fn part(file: &mut FileState, stats: &mut Stats) -> Outcome<Part> {
     if after.pages.0 == 0 || header.version_valid_for != header.change_counter {
         return Err(Failure::broken(format!("database {name}: a header without a size")));
     }
-    let mut pages = {
-        let mut base = |page: PageNumber| source.shown(&view, page, stats);
-        writer.buffer.cut(after.pages, after.page_size, &mut base)?
-    };
     let mut reads = source.pager.handed().clone();
-    reads.extend(pages.iter().map(|(page, _)| *page));
     reads.extend_from(&writer.buffer.written());
-    if after.page_size == view.page_size() {
-        drop_unchanged(&mut pages, source, &view, stats)?;
-    } else {
-        strip(&mut pages);
+    if after.page_size != view.page_size() {
         reads.extend_from(&(1..=view.allocation.pages.0).filter_map(PageNumber::new).collect());
     }
+    let (mut pages, staged) = if writer.buffer.is_large(after.page_size) {
+        let buffer = &mut writer.buffer;
+        let differing = buffer.may_differ(after.pages, after.page_size);
+        reads.extend_from(&differing);
+        let mut cut = Cut { source, view, after, place, ahead, stats };
+        cut.send_most(buffer, &differing)?
+    } else {
+        let mut pages = writer.buffer.cut(after.pages);
+        reads.extend(pages.iter().map(|(page, _)| *page));
+        strip(&mut pages);
+        if after.page_size == view.page_size() {
+            drop_unchanged(&mut pages, source, &view, stats)?;
+        }
+        (pages, false)
+    };
     if header.journal_versions.contains(&2) {
-        refuse_or_clear_wal(&mut pages, name.as_str())?;
+        refuse_or_clear_wal(&mut pages, staged, name.as_str())?;
         // The pager has the header with 2 in it.
         source.pager.force_reset();
     }
@@ -79,10 +93,56 @@ pub(super) fn part(file: &mut FileState, stats: &mut Stats) -> Outcome<Part> {
         snapshot: view.version,
         reads,
         writes: pages,
-        staged: false,
+        staged,
         allocation: (change.before != change.after).then_some(change),
     };
     Ok(Part { id: file.id, request, after })
+}
+
+/// A large image on its way to the store, a page at a time.
+struct Cut<'a> {
+    source: &'a mut Source,
+    view: View,
+    after: Allocation,
+    place: (BranchId, DomainId),
+    ahead: &'a mut Ahead,
+    stats: &'a mut Stats,
+}
+
+impl Cut<'_> {
+    /// Sends the pages that changed, but for page 1 and the last few, which are given back for
+    /// the commit itself; whether any were sent.
+    fn send_most(&mut self, buffer: &mut WriteBuffer, pages: &PageSet) -> Outcome<(Pages, bool)> {
+        let (mut first, mut some, mut bytes, mut staged) = (Vec::new(), Vec::new(), 0, false);
+        for page in pages.iter() {
+            let Some(whole) = self.changed(buffer, page)? else { continue };
+            if page == PageNumber::ONE {
+                first.push((page, whole));
+                continue;
+            }
+            bytes += whole.len();
+            some.push((page, whole));
+            if bytes >= STAGE_BYTES {
+                let full = std::mem::take(&mut some);
+                self.ahead.send(&self.source.store, self.place, full, self.stats)?;
+                (bytes, staged) = (0, true);
+            }
+        }
+        first.append(&mut some);
+        Ok((first, staged))
+    }
+
+    /// A page as it is to be stored, where it is not known to be what the snapshot has.
+    fn changed(&mut self, buffer: &mut WriteBuffer, page: PageNumber) -> Result<Option<Bytes>> {
+        let Self { source, view, after, stats, .. } = self;
+        let mut base = |page: PageNumber| source.shown(view, page, stats);
+        let mut pages = vec![(page, buffer.page(page, after.page_size, &mut base)?)];
+        strip(&mut pages);
+        if after.page_size == view.page_size() {
+            drop_unchanged(&mut pages, source, view, stats)?;
+        }
+        Ok(pages.pop().map(|(_, whole)| whole))
+    }
 }
 
 fn u32_at(page: &[u8], range: std::ops::Range<usize>) -> u32 {
@@ -99,14 +159,13 @@ fn strip(pages: &mut [(PageNumber, Bytes)]) {
 }
 
 /// Drops the pages that are what the snapshot has, as far as that can be told without asking
-/// the store; of page 1, which every transaction writes, in any case.
+/// the store; of page 1, which every transaction writes, in any case. Page 1 is as it is stored.
 fn drop_unchanged(
-    pages: &mut Vec<(PageNumber, Bytes)>,
+    pages: &mut Pages,
     source: &mut Source,
     view: &View,
     stats: &mut Stats,
 ) -> Result<()> {
-    strip(pages);
     let mut failed = None;
     pages.retain(|(page, bytes)| {
         if !view.allocation.pages.contains(*page) {
@@ -135,8 +194,8 @@ fn drop_unchanged(
 /// A header that asks for WAL. Alone it is `PRAGMA journal_mode=WAL` behind the VFS's back,
 /// refused; with other pages it is a whole database copied in (the backup API), and is made
 /// one with a rollback journal.
-fn refuse_or_clear_wal(pages: &mut [(PageNumber, Bytes)], name: &str) -> Outcome<()> {
-    if pages.len() <= 1 {
+fn refuse_or_clear_wal(pages: &mut Pages, staged: bool, name: &str) -> Outcome<()> {
+    if pages.len() <= 1 && !staged {
         return Err(Failure::new(
             IOERR,
             format!("database {name}: journal_mode=WAL is not supported"),
@@ -192,20 +251,20 @@ pub(super) fn join_same_branch(parts: &mut [Part], readers: &mut Vec<(u32, Commi
     });
 }
 
-/// Sends the pages of a large commit ahead.
+/// Sends the pages of a commit ahead that are too many for its request.
 pub(super) fn stage(
     store: &Store,
-    id: CommitId,
+    ahead: &mut Ahead,
     parts: &mut [Part],
     stats: &mut Stats,
-) -> Outcome<()> {
+) -> Result<()> {
     let bytes = |part: &Part| part.request.writes.iter().map(|(_, page)| page.len()).sum::<usize>();
     if parts.iter().map(bytes).sum::<usize>() <= MAX_INLINE_BYTES {
         return Ok(());
     }
     for part in parts {
+        let place = (part.request.branch, part.request.domain);
         let mut pages = std::mem::take(&mut part.request.writes).into_iter().peekable();
-        part.request.staged = pages.peek().is_some();
         while pages.peek().is_some() {
             let mut size = 0;
             let chunk = std::iter::from_fn(|| {
@@ -213,20 +272,8 @@ pub(super) fn stage(
                 size += next.1.len();
                 Some(next)
             });
-            let request = StageRequest {
-                id,
-                branch: part.request.branch,
-                domain: part.request.domain,
-                pages: chunk.collect(),
-            };
-            if let Err(error) = store.stage(&request, stats) {
-                // The store drops what was staged and never committed by itself; saying so
-                // now only frees the space sooner.
-                return Err(match store.unstage(id, stats) {
-                    Ok(()) => error.into(),
-                    Err(also) => Failure::new(IOERR, format!("{error}; then {also}")),
-                });
-            }
+            ahead.send(store, place, chunk.collect(), stats)?;
+            part.request.staged = true;
         }
     }
     Ok(())

@@ -23,6 +23,7 @@ use interleaf_store::types::{PageNumber, StoreId, Version};
 use interleaf_store::{Error, Result};
 
 use super::file::{At, FileState, Lock, Phase, Reader, Writer, read_view};
+use super::journal::Temp;
 use super::page_map::Progress;
 use super::source::View;
 use super::stats::Stats;
@@ -296,7 +297,7 @@ impl Files {
     ///
     /// # Errors
     /// Where no transaction may write here.
-    pub fn write(&mut self, id: u32, offset: u64, data: &[u8]) -> Outcome<()> {
+    pub fn write(&mut self, id: u32, offset: u64, data: &[u8], temp: &dyn Temp) -> Outcome<()> {
         let (file, stats) = self.file(id)?;
         let FileState { lock, source, name, .. } = file;
         let Lock::Writing(writer) = lock else {
@@ -317,7 +318,7 @@ impl Files {
             source.pager.hand(page, view.version);
             source.shown(&view, page, stats)
         };
-        writer.buffer.write(offset, data, &mut base)?;
+        writer.buffer.write(offset, data, &mut base, temp)?;
         Ok(())
     }
 
@@ -331,7 +332,7 @@ impl Files {
             // After the commit: the size is in page 1 already.
             Some(writer) if matches!(writer.phase, Phase::Dead | Phase::Committed) => {}
             // Prepared likewise: SQLite truncates after SQLITE_FCNTL_SYNC, or undoes.
-            Some(writer) => writer.buffer.truncate(size),
+            Some(writer) => writer.buffer.truncate(size)?,
             None => return Err(Failure::new(READONLY, "a truncation without a lock")),
         }
         Ok(())

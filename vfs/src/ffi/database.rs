@@ -168,7 +168,7 @@ unsafe extern "C" fn write(file: *mut File, data: *const c_void, len: c_int, off
     unsafe {
         with(file, |database| {
             let data = std::slice::from_raw_parts(data.cast::<u8>(), length_of(len)?);
-            database.file.write(offset_of(offset)?, data)?;
+            database.file.write(offset_of(offset)?, data, database.ours)?;
             Ok(OK)
         })
     }
