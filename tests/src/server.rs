@@ -12,6 +12,9 @@ use rustix::process::Signal;
 use crate::artefacts;
 use crate::process::{self, Guard, LIMIT};
 
+/// How long a server may take to be ready: a little more than it waits for its store.
+const READY_LIMIT: Duration = Duration::from_secs(75);
+
 /// A server, killed when this goes.
 #[derive(Debug)]
 pub struct Server {
@@ -129,7 +132,7 @@ fn spawn(setup: &Setup, env: &[(&str, &str)]) -> Guard {
             drop(send.send(line));
         }
     });
-    match receive.recv_timeout(Duration::from_secs(30)) {
+    match receive.recv_timeout(READY_LIMIT) {
         Ok(_) => guard,
         Err(e) => panic!("no ready line from {command:?}: {e}; ended: {:?}", guard.ended()),
     }

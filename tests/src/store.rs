@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use interleaf_store::StoreOptions;
 use interleaf_store::api::Backend;
 use interleaf_wire::ConnectOptions;
 use rusqlite::{Connection, OpenFlags};
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use crate::process;
 use crate::server::Server;
 use crate::sql;
+use crate::wait;
 
 /// How a connection reaches the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +188,25 @@ impl TestStore {
     #[must_use]
     pub fn backend(&self) -> Arc<dyn Backend> {
         interleaf_wire::connect(&self.url().parse().unwrap(), &ConnectOptions::default()).unwrap()
+    }
+
+    /// Checks that nothing stays of what was staged. A commit itself cleans up for at most half
+    /// of its time; a server does the rest every 30 s, and this does it for a cluster that is
+    /// used directly.
+    ///
+    /// # Panics
+    /// Where something does.
+    pub fn assert_nothing_staged(&self) {
+        let later = || ConnectOptions::default().env.deadline(process::LIMIT);
+        if self.kind == Kind::Fdb {
+            let url = self.direct.parse().unwrap();
+            let store = interleaf_wire::connect::open_store(&url, StoreOptions::default()).unwrap();
+            store.tend(later()).unwrap();
+        }
+        wait::until("the end of all staging", process::LIMIT, || {
+            let counts = self.backend().count_records(later()).unwrap().subspaces;
+            (counts["staging"].0 == 0 && counts["staged_pages"].0 == 0).then_some(())
+        });
     }
 
     /// Records in the store. `mem:` is one store for all tests of a process: only differences

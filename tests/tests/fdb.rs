@@ -12,6 +12,8 @@
 #[allow(dead_code, unused_imports, reason = "used in the program of that name")]
 mod content;
 mod exactness;
+#[allow(dead_code, unused_imports, reason = "used in the program of that name")]
+mod large;
 mod page_level;
 #[allow(dead_code, unused_imports, reason = "used in the program of that name")]
 mod snapshots;
@@ -21,7 +23,7 @@ mod soak;
 use std::process::Command;
 
 use interleaf_tests::fdb::{self, Cluster, Shape, Tools};
-use interleaf_tests::process::{self, LIMIT};
+use interleaf_tests::process;
 use interleaf_tests::sql::{self, counter, one, one_row_per_leaf, run};
 use interleaf_tests::store::{Kind, TestStore};
 use interleaf_tests::{Case, worker};
@@ -45,7 +47,8 @@ fn main() {
     if let Err(why) = &found {
         println!("skipped: {why}");
     }
-    let cases = [OWN, exactness::CASES, page_level::CASES, snapshots::CASES, content::CASES];
+    let cases =
+        [OWN, exactness::CASES, page_level::CASES, snapshots::CASES, content::CASES, large::CASES];
     let mut trials = Vec::new();
     for (name, kind) in [("direct", Kind::Fdb), ("server", Kind::FdbServer)] {
         for (case, test) in cases.concat() {
@@ -149,10 +152,7 @@ fn bulk_load(store: &TestStore) {
     sql::assert_sound(&db);
     let report = worker::sql(&store.uri("db"), &[sum]);
     assert_eq!(report.last().value().as_i64(), Some(ROWS * 3000), "{report:?}");
-    // Nothing that was staged for it is left.
-    let deadline = interleaf_wire::ConnectOptions::default().env.deadline(LIMIT);
-    let counts = store.backend().count_records(deadline).unwrap().subspaces;
-    assert_eq!((counts["staging"].0, counts["staged_pages"].0), (0, 0));
+    store.assert_nothing_staged();
 }
 
 fn another_process(store: &TestStore) {

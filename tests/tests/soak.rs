@@ -9,14 +9,16 @@
 )]
 
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use interleaf_tests::process::Guard;
-use interleaf_tests::rng;
+use interleaf_tests::server::Server;
 use interleaf_tests::sql::{self, assert_sound, one};
 use interleaf_tests::store::{Kind, TestStore};
 use interleaf_tests::transfers::{self, ACCOUNTS, OVERDRAWN, Plan, START, Tally};
 use interleaf_tests::worker::{self, Client};
+use interleaf_tests::{rng, wait};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rusqlite::Connection;
@@ -32,6 +34,9 @@ const CALM: Duration = Duration::from_secs(10);
 /// How long a worker may take to end once its time is up.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// How long a store may take to answer again after all trouble.
+const RECOVERY: Duration = Duration::from_secs(90);
+
 struct Soak {
     store: TestStore,
     /// The workers take these in turns.
@@ -40,6 +45,8 @@ struct Soak {
     end: Instant,
     workers: Vec<(Guard, u32)>,
     kills: u32,
+    /// The server, while it was killed and is not ready again.
+    restarting: Option<JoinHandle<Server>>,
 }
 
 impl Soak {
@@ -88,13 +95,28 @@ impl Soak {
         self.kills += 1;
     }
 
+    /// `kill -9` of the server, and another in its place, ready once its store lets it: the
+    /// trouble goes on meanwhile.
     fn kill_server(&mut self) {
-        let server = self.store.server.as_mut().unwrap();
+        let mut server = self.store.server.take().unwrap();
         server.kill9();
-        std::thread::sleep(Duration::from_millis(self.rng.random_range(0..500)));
-        let begun = Instant::now();
-        server.restart();
-        println!("the server was killed, and ready again in {:?}", begun.elapsed());
+        let pause = Duration::from_millis(self.rng.random_range(0..500));
+        self.restarting = Some(std::thread::spawn(move || {
+            std::thread::sleep(pause);
+            let begun = Instant::now();
+            server.restart();
+            println!("the server was killed, and ready again in {:?}", begun.elapsed());
+            server
+        }));
+    }
+
+    /// Waits until the server is there and the store answers: whoever was hurt last may take
+    /// longer to recover than the time of peace is.
+    fn recover(&mut self, reader: &Connection) {
+        if let Some(restarting) = self.restarting.take() {
+            self.store.server = Some(restarting.join().unwrap());
+        }
+        wait::until("the store to answer", RECOVERY, || check_sum(reader).then_some(()));
     }
 
     fn finish(&mut self) {
@@ -159,6 +181,7 @@ pub fn soak_of(
         end: start + duration,
         workers: Vec::new(),
         kills: 0,
+        restarting: None,
     };
     soak.start_all();
     let mut server_lives = true;
@@ -188,6 +211,7 @@ pub fn soak_of(
         }
     }
     soak.finish();
+    soak.recover(&bank);
     if duration / 5 >= CALM {
         let (before, after) = (at_peace.unwrap_or_default(), soak.acknowledged());
         for (worker, (before, after)) in std::iter::zip(before, after).enumerate() {

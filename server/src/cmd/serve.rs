@@ -14,7 +14,7 @@ const IDLE_SECONDS: &str = "60";
 
 /// At the start the store may take so many times the usual wait: a cluster that recovers, as
 /// when both were started together, takes longer than what a client should wait for.
-const START_FACTOR: u32 = 3;
+const START_FACTOR: u32 = 6;
 
 /// Serves a store to clients on this machine and others.
 #[derive(Clone, Debug, clap::Args)]
