@@ -14,6 +14,7 @@ mod listen;
 mod metrics;
 mod outbox;
 mod restart;
+mod signals;
 mod stream;
 mod tend;
 
@@ -28,7 +29,6 @@ use interleaf_store::url::{HostPort, StoreUrl};
 use interleaf_store::{Error, StoreOptions};
 use interleaf_wire::marker::{Marker, TOUCH_INTERVAL};
 use interleaf_wire::message::Reply;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -37,6 +37,7 @@ use self::directory::{Served, directory_of};
 use self::gate::LargeGate;
 use self::listen::{Address, Listening, Wanted};
 use self::metrics::Metrics;
+use self::signals::Signals;
 use self::stream::Stream;
 
 /// Default port of HTTP.
@@ -168,8 +169,7 @@ async fn serve(
     env: &Env,
 ) -> anyhow::Result<End> {
     // From here on a signal means a clean stop.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::take()?;
     let mut listening = Vec::new();
     let mut sockets = SocketFiles::default();
     for each in wanted {
@@ -198,8 +198,7 @@ async fn serve(
         End::Stop
     };
     let end = tokio::select! {
-        _ = terminate.recv() => stopping("SIGTERM"),
-        _ = interrupt.recv() => stopping("SIGINT"),
+        name = signals.come() => stopping(name),
         () = clients.idle(settings.idle_exit) => stopping("nobody uses the store"),
         () = touch(served.place.as_ref().map(|(_, marker)| marker)) => End::Stop,
         () = restart::room_again(served) => End::Restart,
@@ -216,10 +215,13 @@ async fn serve(
         }
         clients.wait_for(0).await;
     };
-    if tokio::time::timeout(DRAIN_LIMIT, all_done).await.is_err() {
+    let all_done = tokio::time::timeout(DRAIN_LIMIT, all_done);
+    let (finished, signal) = signals.while_waiting_for(all_done).await;
+    if finished.is_err() {
         tracing::warn!("requests still in flight after {DRAIN_LIMIT:?} are cut off");
     }
-    Ok(end)
+    // Whoever told a server to stop that was about to start over means it as well.
+    Ok(signal.map_or(end, stopping))
 }
 
 /// The one line that says that the server is ready.
