@@ -85,20 +85,40 @@ fn answers(dir: &Path) -> bool {
 }
 
 impl Served {
-    /// Closes the store and removes the marker.
+    /// Closes the store and removes the marker, that also where closing fails: whoever comes
+    /// next need not wait for this server.
     ///
     /// # Errors
     /// Those of the store.
     pub fn give_back(self, env: &Env) -> anyhow::Result<()> {
         let begun = env.clock.now();
-        self.store.close().context("closing the store")?;
+        let closed = self.store.close();
         // The lock is released with the store; the marker goes after it, so that no client
         // finds the directory locked by nobody that it knows.
         drop(self.store);
-        if let Some((_, marker)) = self.place {
-            marker.remove()?;
-        }
+        let removed = self.place.map_or(Ok(()), |(_, marker)| marker.remove());
+        closed.context("closing the store")?;
+        removed?;
         tracing::info!(took = ?env.clock.now().duration_since(begun), "the store is closed");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marker_goes_though_the_store_cannot_be_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions::default();
+        let served = take(&StoreUrl::Directory(dir.path().to_owned()), &options).unwrap();
+        let standing = || marker::standing(dir.path(), &*options.env.clock).unwrap();
+        assert!(matches!(standing(), Standing::Alive { .. }));
+        // In the way of the file that says that the end was clean.
+        std::fs::create_dir(dir.path().join("CLEAN")).unwrap();
+        let error = served.give_back(&options.env).unwrap_err();
+        assert!(error.to_string().contains("closing the store"), "{error}");
+        assert_eq!(standing(), Standing::None);
     }
 }
