@@ -51,8 +51,8 @@ fn a_commit_and_a_read_of_many_large_pages_go_in_parts() {
     let error = client.commit(&commit_with(&commit, stale), deadline()).unwrap_err();
     assert!(matches!(error, Error::Conflict { .. }), "{error}");
     let records = client.count_records(deadline()).unwrap();
-    for name in ["staging", "staged pages"] {
-        assert_eq!(records.subspaces.get(name).map_or(0, |s| s.0), 0, "{name}: {records:?}");
+    for name in ["staging", "staged_pages"] {
+        assert_eq!(records.subspaces[name].0, 0, "{name}: {records:?}");
     }
 }
 
