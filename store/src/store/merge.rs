@@ -76,6 +76,25 @@ pub struct Tended {
     pub open: u64,
 }
 
+/// How far the merging of one commit has come.
+pub(super) struct Merging {
+    id: CommitId,
+    version: Version,
+    /// Nothing staged lies before: it was moved, and nothing comes any more (S1 of
+    /// [`stage`](super::stage)). An engine passes over what was removed at a cost, which grew
+    /// with the square of the pages.
+    pub(super) from: Key,
+    /// The branch moved last, with its domain.
+    domain: Option<(BranchId, DomainId)>,
+}
+
+impl Merging {
+    /// Nothing was moved yet of the commit of that version.
+    pub(super) fn of(id: CommitId, version: Version) -> Self {
+        Self { id, version, from: keys::staged_pages(id, None).start, domain: None }
+    }
+}
+
 impl Store {
     /// Merges the pages of large commits and gives up what was staged for commits that never
     /// came. To be called again and again by whoever keeps a store in order; harmless from
@@ -145,8 +164,8 @@ impl Store {
 
     /// Moves all that was staged for the commit of that version to its place.
     pub(super) fn settle(&self, id: CommitId, version: Version, deadline: Deadline) -> Result<()> {
-        let mut domains = BTreeMap::new();
-        while self.retrying(deadline, || self.settle_step(id, version, &mut domains, deadline))? {}
+        let mut merging = Merging::of(id, version);
+        while self.retrying(deadline, || self.settle_step(&mut merging, deadline))? {}
         self.note_merged(id);
         Ok(())
     }
@@ -157,16 +176,11 @@ impl Store {
     }
 
     /// One transaction of it; says whether there is more to do.
-    pub(super) fn settle_step(
-        &self,
-        id: CommitId,
-        version: Version,
-        domains: &mut BTreeMap<BranchId, DomainId>,
-        deadline: Deadline,
-    ) -> Result<bool> {
+    pub(super) fn settle_step(&self, merging: &mut Merging, deadline: Deadline) -> Result<bool> {
+        let Merging { id, version, .. } = *merging;
         let reads = self.kv.snapshot(deadline)?;
-        let scan = Scan { range: keys::staged_pages(id, None), reverse: false, limit: STEP + 1 };
-        let entries = reads.scan(&scan)?;
+        let range = merging.from.clone()..keys::staged_pages(id, None).end;
+        let entries = reads.scan(&Scan { range, reverse: false, limit: STEP + 1 })?;
         let Some((first, _)) = entries.first() else {
             let mark = Mutation::Delete { key: keys::staging(id) };
             self.apply_at(reads.version(), vec![mark], [Vec::new(), Vec::new()], deadline)?;
@@ -186,13 +200,11 @@ impl Store {
         let unmerged = keys::unmerged(branch, version);
         let mut mutations = Vec::with_capacity(3 * pages.len() + 1);
         if reads.get(&unmerged)?.is_some() {
-            let domain = match domains.get(&branch) {
-                Some(domain) => *domain,
-                None => {
-                    let domain = View(&*reads).branch_row(branch)?.domain;
-                    *domains.entry(branch).or_insert(domain)
-                }
+            let domain = match merging.domain {
+                Some((of, domain)) if of == branch => domain,
+                _ => View(&*reads).branch_row(branch)?.domain,
             };
+            merging.domain = Some((branch, domain));
             for (page, staged) in &pages {
                 push_records(&mut mutations, (domain, branch), version, *page, *staged);
             }
@@ -200,13 +212,13 @@ impl Store {
                 mutations.push(Mutation::Delete { key: unmerged.clone() });
             }
         }
-        mutations.extend(
-            pages
-                .iter()
-                .map(|(page, _)| Mutation::Delete { key: keys::staged_page(id, branch, *page) }),
-        );
+        let moved: Vec<Key> =
+            pages.iter().map(|(page, _)| keys::staged_page(id, branch, *page)).collect();
+        let from = keys::after(moved.last().map_or(first.as_ref(), Vec::as_slice));
+        mutations.extend(moved.into_iter().map(|key| Mutation::Delete { key }));
         let turn = vec![keys::only(unmerged)];
         self.apply_at(reads.version(), mutations, [turn.clone(), turn], deadline)?;
+        merging.from = from;
         Ok(true)
     }
 }

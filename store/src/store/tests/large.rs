@@ -14,6 +14,7 @@ use crate::format::records::FormatRecord;
 use crate::format::{FORMAT_VERSION, OLDEST_FORMAT, keys};
 use crate::kv::sim::{FaultPlan, SimEngine};
 use crate::kv::{Kv, Txn, mem::MemEngine};
+use crate::store::merge::Merging;
 use crate::store::{Store, StoreOptions, Tended};
 use crate::types::{PageNumber, Version};
 
@@ -80,8 +81,11 @@ fn pages_are_read_before_and_while_and_after_they_are_merged() {
     for (key, _) in ids {
         let id = keys::parse_staging(&key).unwrap();
         let version = store.find_commit(id, soon()).unwrap().unwrap();
-        let mut domains = std::collections::BTreeMap::new();
-        while store.settle_step(id, version, &mut domains, soon()).unwrap() {
+        let mut merging = Merging::of(id, version);
+        let mut from = merging.from.clone();
+        while store.settle_step(&mut merging, soon()).unwrap() {
+            assert!(merging.from > from, "what was moved is passed over no more");
+            from.clone_from(&merging.from);
             check();
         }
         store.note_merged(id);

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::kv::mem::MemEngine;
 use crate::kv::sim::{FaultPlan, SimEngine};
 use crate::kv::{Durability, Kv};
+use crate::store::merge::Merging;
 use crate::store::{Store, StoreOptions};
 use crate::types::{ContentHash, Incarnation, PageCount, PageSize, Version};
 
@@ -393,8 +394,8 @@ impl Run {
                 let (request, version) = &self.done[self.dice.index(self.done.len())];
                 for _ in 0..=self.dice.below(4) {
                     let step = || {
-                        let mut domains = BTreeMap::new();
-                        self.store.settle_step(request.id, *version, &mut domains, deadline)
+                        let mut merging = Merging::of(request.id, *version);
+                        self.store.settle_step(&mut merging, deadline)
                     };
                     self.unmerged += u32::from(self.store.retrying(deadline, step).unwrap());
                 }
