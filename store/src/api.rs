@@ -206,6 +206,10 @@ pub struct CommitPart {
     pub reads: PageSet,
     /// Changed pages, ascending, each once; page 1 with its virtual bytes zeroed.
     pub writes: Vec<(PageNumber, Bytes)>,
+    /// The content hashes of `writes`, in their order, from a caller in the store's own
+    /// process that has worked them out; else empty, and the store does. Believed, hence
+    /// never sent: a server hashes the bytes that it gets.
+    pub hashes: Vec<ContentHash>,
     /// Whether more of this branch's pages were staged under the commit's id. A page in
     /// both is taken from `writes`.
     pub staged: bool,

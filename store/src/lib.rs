@@ -17,6 +17,7 @@
 //! * [`sqlite_file`] is the only place that knows SQLite's file format.
 
 pub mod api;
+pub mod buffers;
 pub mod codec;
 pub(crate) mod dir_lock;
 pub mod disk_space;

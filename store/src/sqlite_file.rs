@@ -97,6 +97,18 @@ impl Header {
     }
 }
 
+/// Whether page 1, as SQLite writes it, is `stored` but for what is never stored.
+#[must_use]
+pub fn is_page_one(stored: &[u8], written: &[u8]) -> bool {
+    let [first, second] = VIRTUAL;
+    let parts = [0..first.start, first.end..second.start, second.end..stored.len()];
+    stored.len() == written.len()
+        && parts.into_iter().all(|part| match (stored.get(part.clone()), written.get(part)) {
+            (Some(stored), Some(written)) => stored == written,
+            _ => false,
+        })
+}
+
 /// Zeroes what of page 1 is never stored. A page shorter than a header is left as it is.
 pub fn strip_page_one(page: &mut [u8]) {
     for range in VIRTUAL {

@@ -220,6 +220,7 @@ impl Import<'_> {
                 snapshot: begun.snapshot,
                 reads,
                 writes,
+                hashes: Vec::new(),
                 staged,
                 allocation: Some(AllocationChange {
                     snapshot: begun.snapshot,

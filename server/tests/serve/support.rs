@@ -198,6 +198,7 @@ impl<'a> Database<'a> {
                 snapshot: begun.snapshot,
                 reads: writes.iter().map(|(page, _)| *page).collect(),
                 writes,
+                hashes: Vec::new(),
                 staged: false,
                 allocation: (after != begun.allocation).then_some(change),
             }],

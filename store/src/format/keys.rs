@@ -85,9 +85,14 @@ impl Subspace {
     }
 
     fn key(self, parts: &[&[u8]]) -> Key {
+        self.prefix(parts, 0)
+    }
+
+    /// A key that gets so many bytes more. With its last one it takes no byte of memory more
+    /// than it has: an engine may then keep it as it is.
+    fn prefix(self, parts: &[&[u8]], room: usize) -> Key {
         let len = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
-        // An engine may put a version and a part number behind it.
-        let mut key = Vec::with_capacity(len + Version::LEN + 2);
+        let mut key = Vec::with_capacity(len + room);
         key.push(self as u8);
         for part in parts {
             key.extend_from_slice(part);
@@ -198,7 +203,7 @@ pub fn pin(database: DatabaseId, label: &str) -> Key {
 /// Records of one page of a branch, without their version.
 #[must_use]
 pub fn page_prefix(branch: BranchId, page: PageNumber) -> Key {
-    Subspace::Pages.key(&[&branch.to_bytes(), &page.get().to_be_bytes()])
+    Subspace::Pages.prefix(&[&branch.to_bytes(), &page.get().to_be_bytes()], Version::LEN)
 }
 
 /// The version in a page record's key.
@@ -232,19 +237,16 @@ pub fn reference_prefix(
     branch: BranchId,
     page: PageNumber,
 ) -> Key {
-    Subspace::References.key(&[
-        &domain.to_bytes(),
-        &hash.to_bytes(),
-        &[REFERRER_PAGE],
-        &branch.to_bytes(),
-        &page.get().to_be_bytes(),
-    ])
+    let page = page.get().to_be_bytes();
+    let parts: [&[u8]; 5] =
+        [&domain.to_bytes(), &hash.to_bytes(), &[REFERRER_PAGE], &branch.to_bytes(), &page];
+    Subspace::References.prefix(&parts, Version::LEN)
 }
 
 /// Allocation records of a branch, without their version.
 #[must_use]
 pub fn allocation_prefix(branch: BranchId) -> Key {
-    Subspace::Allocations.key(&[&branch.to_bytes()])
+    Subspace::Allocations.prefix(&[&branch.to_bytes()], Version::LEN)
 }
 
 /// The version in an allocation record's key.
@@ -261,7 +263,7 @@ pub fn parse_allocation(key: &[u8]) -> Result<(BranchId, Version)> {
 /// Log entries of a branch, without version and part.
 #[must_use]
 pub fn log_prefix(branch: BranchId) -> Key {
-    Subspace::Log.key(&[&branch.to_bytes()])
+    Subspace::Log.prefix(&[&branch.to_bytes()], Version::LEN + size_of::<u16>())
 }
 
 /// Branch, version and part number in a log key.
@@ -396,15 +398,16 @@ pub fn conflict_pages(branch: BranchId, first: u32, last: u32) -> Range<Key> {
     key(first)..end
 }
 
-/// The pages, and 0 for the allocation, of a branch that a range of logical conflict keys
-/// meets: first and last.
+/// The pages, and 0 for the allocation, of a branch that the range `start..end` of logical
+/// conflict keys meets: first and last.
 #[must_use]
-pub fn pages_of_conflict(branch: BranchId, range: &Range<Key>) -> Option<(u32, u32)> {
-    let prefix = Subspace::Conflicts.key(&[&branch.to_bytes()]);
+pub fn pages_of_conflict(branch: BranchId, start: &[u8], end: &[u8]) -> Option<(u32, u32)> {
+    let [a, b, c, d, e, f, g, h] = branch.to_bytes();
+    let prefix = [Subspace::Conflicts as u8, a, b, c, d, e, f, g, h];
     // The first page whose key is not below `key`.
-    let first_from = |key: &Key| -> Option<u32> {
-        let Some(tail) = key.strip_prefix(prefix.as_slice()) else {
-            return if *key < prefix { Some(0) } else { None };
+    let first_from = |key: &[u8]| -> Option<u32> {
+        let Some(tail) = key.strip_prefix(&prefix) else {
+            return if *key < prefix[..] { Some(0) } else { None };
         };
         let mut page = [0; 4];
         for (to, from) in page.iter_mut().zip(tail) {
@@ -413,8 +416,8 @@ pub fn pages_of_conflict(branch: BranchId, range: &Range<Key>) -> Option<(u32, u
         let page = u32::from_be_bytes(page);
         if tail.len() > 4 { page.checked_add(1) } else { Some(page) }
     };
-    let first = first_from(&range.start)?;
-    let last = match first_from(&range.end) {
+    let first = first_from(start)?;
+    let last = match first_from(end) {
         Some(end) => end.checked_sub(1)?,
         None => u32::MAX,
     };
@@ -535,18 +538,23 @@ mod tests {
         let (one, two) = (branch_id(1), branch_id(2));
         for (first, last) in [(0, 0), (1, 1), (7, 300), (9, u32::MAX), (0, u32::MAX)] {
             let range = conflict_pages(one, first, last);
-            assert_eq!(pages_of_conflict(one, &range), Some((first, last)));
-            assert_eq!(pages_of_conflict(two, &range), None);
-            assert_eq!(pages_of_conflict(branch_id(0), &range), None);
+            assert_eq!(pages_of_conflict(one, &range.start, &range.end), Some((first, last)));
+            assert_eq!(pages_of_conflict(two, &range.start, &range.end), None);
+            assert_eq!(pages_of_conflict(branch_id(0), &range.start, &range.end), None);
         }
         let joined = conflict_pages(one, 9, 9).start..conflict_pages(two, 3, 3).end;
-        assert_eq!(pages_of_conflict(one, &joined), Some((9, u32::MAX)));
-        assert_eq!(pages_of_conflict(two, &joined), Some((0, 3)));
+        assert_eq!(pages_of_conflict(one, &joined.start, &joined.end), Some((9, u32::MAX)));
+        assert_eq!(pages_of_conflict(two, &joined.start, &joined.end), Some((0, 3)));
         let behind = [conflict_pages(one, 5, 5).start, vec![0]].concat();
         let range = behind.clone()..conflict_pages(one, 6, 6).start;
-        assert_eq!(pages_of_conflict(one, &range), None, "no page's key is in it");
-        assert_eq!(pages_of_conflict(one, &(vec![]..behind)), Some((0, 5)));
-        assert_eq!(pages_of_conflict(one, &only(commit_id(CommitId::from_bytes([1; 16])))), None);
+        assert_eq!(
+            pages_of_conflict(one, &range.start, &range.end),
+            None,
+            "no page's key is in it"
+        );
+        assert_eq!(pages_of_conflict(one, &[], &behind), Some((0, 5)));
+        let id = only(commit_id(CommitId::from_bytes([1; 16])));
+        assert_eq!(pages_of_conflict(one, &id.start, &id.end), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::records::{read_allocation, write_allocation};
-use super::{LOG_PART_BYTES, MAX_CLIENT_BYTES, reader, value};
+use super::{LOG_PART_BYTES, MAX_CLIENT_BYTES, reader, value_of};
 use crate::api::{Allocation, MAX_LOG_HASHES};
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
@@ -97,7 +97,7 @@ impl LogRecord {
         let mut parts = whole.chunks(LOG_PART_BYTES).peekable();
         let mut values = Vec::with_capacity(whole.len() / LOG_PART_BYTES + 1);
         while let Some(part) = parts.next() {
-            let mut w = value();
+            let mut w = value_of(2 + part.len());
             w.bool(parts.peek().is_some()).bytes(part);
             values.push(w.finish().into());
         }

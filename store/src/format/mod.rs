@@ -31,7 +31,13 @@ pub const MAX_CLIENT_BYTES: usize = 64;
 
 /// A value's writer, its schema byte written.
 fn value() -> Writer {
-    let mut writer = Writer::with_capacity(64);
+    value_of(64)
+}
+
+/// As [`value`], for the values of every commit: at most so many bytes, schema and all. One
+/// that fills them takes no more memory, and an engine may keep it as it is.
+fn value_of(bytes: usize) -> Writer {
+    let mut writer = Writer::with_capacity(bytes);
     writer.u8(SCHEMA);
     writer
 }

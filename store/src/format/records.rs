@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 
-use super::{FORMAT_VERSION, OLDEST_FORMAT, reader, value};
+use super::{FORMAT_VERSION, OLDEST_FORMAT, reader, value, value_of};
 use crate::api::Allocation;
+use crate::buffers;
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
 use crate::types::{
@@ -228,13 +229,15 @@ impl BranchRow {
 /// The value of records that hold one version: watermarks, commit ids, heads, time samples.
 #[must_use]
 pub fn encode_version(version: Version) -> Bytes {
-    [encode_version_prefix().as_slice(), &version.to_bytes()].concat().into()
+    let mut value = encode_version_prefix();
+    value.extend_from_slice(&version.to_bytes());
+    value.into()
 }
 
-/// What stands before the version in such a record.
+/// What stands before the version in such a record, with room for the version.
 #[must_use]
 pub fn encode_version_prefix() -> Vec<u8> {
-    value().finish()
+    value_of(1 + Version::LEN).finish()
 }
 
 /// Reads a record that holds one version; `what` names it in errors.
@@ -297,7 +300,7 @@ impl PageRecord {
     /// The value.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut w = value();
+        let mut w = value_of(2 + ContentHash::LEN);
         match self {
             Self::Content(hash) => w.u8(Self::CONTENT).bytes(&hash.to_bytes()),
             Self::Zeros => w.u8(Self::ZEROS),
@@ -327,9 +330,7 @@ const ENCODING_RAW: u8 = 0;
 /// The value of a content record.
 #[must_use]
 pub fn encode_content(page: &[u8]) -> Bytes {
-    let mut w = Writer::with_capacity(page.len() + 2);
-    w.u8(super::SCHEMA).u8(ENCODING_RAW).bytes(page);
-    w.finish().into()
+    buffers::joined(&[super::SCHEMA, ENCODING_RAW], page)
 }
 
 /// The page of a content record, not yet checked against its hash.

@@ -19,6 +19,8 @@
 //!   run's entry may have been overwritten by a later run: the later one counts.
 //! * **W3** Every commit after `start` is in the window.
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use super::{ConflictSet, Key, KeyRange, KvError, KvResult, ReadConflicts};
@@ -30,8 +32,11 @@ const RUN_ENTRIES: usize = 16_384;
 /// Entries of a run up to which a lazy set is asked about each.
 const ASKED_ENTRIES: usize = 512;
 
-/// What an entry costs beside its keys: itself and two allocations.
-const ENTRY_OVERHEAD_BYTES: u64 = (size_of::<Written>() + 32) as u64;
+/// What an entry costs whose keys are short.
+const ENTRY_BYTES: u64 = size_of::<Written>() as u64;
+
+/// What a key costs that is not, beside its bytes.
+const ALLOCATION_BYTES: usize = 16;
 
 /// Sorted, disjoint, non-empty ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,9 +76,9 @@ impl RangeSet {
         self.0.get(at..).unwrap_or_default()
     }
 
-    /// Whether one of the ranges meets `range`.
-    fn meets(&self, range: &KeyRange) -> bool {
-        self.ending_after(&range.start).first().is_some_and(|first| first.start < range.end)
+    /// Whether one of the ranges meets `start..end`.
+    fn meets(&self, start: &[u8], end: &[u8]) -> bool {
+        self.ending_after(start).first().is_some_and(|first| first.start.as_slice() < end)
     }
 }
 
@@ -105,22 +110,74 @@ impl ReadSet {
                 run.meets(snapshot, listed.get_or_init(|| RangeSet::new(set.ranges())))
             }
             Self::Lazy(set, _) => {
-                run.entries.iter().any(|entry| entry.at > snapshot && set.meets(&entry.range))
+                let mut later = run.entries.iter().filter(|entry| entry.at > snapshot);
+                later.any(|entry| set.meets(&entry.start, &entry.end))
             }
         }
+    }
+}
+
+/// A key as the window keeps it. Entries are compared and moved often: those of a commit are
+/// short, and stand in place.
+#[derive(Clone)]
+enum Bound {
+    Short(u8, [u8; Bound::SHORT_LEN]),
+    Long(Box<[u8]>),
+}
+
+impl Bound {
+    /// The longest key of a commit: a commit id and a byte behind it are 18.
+    const SHORT_LEN: usize = 22;
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Short(..) => 0,
+            Self::Long(key) => key.len() + ALLOCATION_BYTES,
+        }
+    }
+}
+
+impl From<Key> for Bound {
+    fn from(key: Key) -> Self {
+        let mut bytes = [0; Self::SHORT_LEN];
+        match (bytes.get_mut(..key.len()), u8::try_from(key.len())) {
+            (Some(to), Ok(len)) => {
+                to.copy_from_slice(&key);
+                Self::Short(len, bytes)
+            }
+            _ => Self::Long(key.into()),
+        }
+    }
+}
+
+impl Deref for Bound {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Self::Long(key) => key,
+        }
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
     }
 }
 
 /// A range and the newest commit that wrote it.
 #[derive(Debug)]
 struct Written {
-    range: KeyRange,
+    start: Bound,
+    end: Bound,
     at: Version,
 }
 
 impl Written {
     fn bytes(&self) -> u64 {
-        (self.range.start.len() + self.range.end.len()) as u64 + ENTRY_OVERHEAD_BYTES
+        ENTRY_BYTES + (self.start.heap_bytes() + self.end.heap_bytes()) as u64
     }
 }
 
@@ -148,22 +205,20 @@ impl Run {
         }
         let mut later = self.entries.iter().filter(|entry| entry.at > snapshot);
         if ours.saturating_mul(SEARCH_COST) <= theirs {
-            return later.any(|entry| reads.meets(&entry.range));
+            return later.any(|entry| reads.meets(&entry.start, &entry.end));
         }
         // Of like size: one pass over both.
         let mut rest = reads.0.iter().peekable();
         later.any(|entry| {
-            while rest.next_if(|read| read.end <= entry.range.start).is_some() {}
-            rest.peek().is_some_and(|read| read.start < entry.range.end)
+            while rest.next_if(|read| *read.end <= *entry.start).is_some() {}
+            rest.peek().is_some_and(|read| *read.start < *entry.end)
         })
     }
 
     fn meets_one(&self, snapshot: Version, read: &KeyRange) -> bool {
-        let at = self.entries.partition_point(|entry| entry.range.end <= read.start);
+        let at = self.entries.partition_point(|entry| *entry.end <= *read.start);
         let tail = self.entries.get(at..).unwrap_or_default();
-        tail.iter()
-            .take_while(|entry| entry.range.start < read.end)
-            .any(|entry| entry.at > snapshot)
+        tail.iter().take_while(|entry| *entry.start < *read.end).any(|entry| entry.at > snapshot)
     }
 
     /// Both runs as one, `later` winning where they overlap.
@@ -171,23 +226,23 @@ impl Run {
         let mut entries = Vec::with_capacity(self.entries.len() + later.entries.len());
         let mut new = later.entries.into_iter().peekable();
         for mut old in self.entries {
-            while let Some(before) = new.next_if(|n| n.range.end <= old.range.start) {
+            while let Some(before) = new.next_if(|n| *n.end <= *old.start) {
                 entries.push(before);
             }
             // What is left of `old`, piece by piece, between the newer ranges upon it.
             loop {
-                let Some(over) = new.peek().filter(|n| n.range.start < old.range.end) else {
+                let Some(over) = new.peek().filter(|n| *n.start < *old.end) else {
                     entries.push(old);
                     break;
                 };
-                if old.range.start < over.range.start {
-                    let range = old.range.start.clone()..over.range.start.clone();
-                    entries.push(Written { range, at: old.at });
+                if *old.start < *over.start {
+                    let (start, end) = (old.start.clone(), over.start.clone());
+                    entries.push(Written { start, end, at: old.at });
                 }
-                if over.range.end >= old.range.end {
+                if *over.end >= *old.end {
                     break;
                 }
-                old.range.start.clone_from(&over.range.end);
+                old.start.clone_from(&over.end);
                 entries.extend(new.next());
             }
         }
@@ -234,8 +289,12 @@ impl Window {
         if writes.is_empty() {
             return;
         }
-        let entries = writes.0.into_iter().map(|range| Written { range, at: version }).collect();
-        let mut run = Run::new(version, entries);
+        let entries = writes.0.into_iter().map(|range| Written {
+            start: range.start.into(),
+            end: range.end.into(),
+            at: version,
+        });
+        let mut run = Run::new(version, entries.collect());
         self.bytes += run.bytes;
         while let Some(before) = self.runs.pop_if(|before| {
             let together = before.entries.len() + run.entries.len();
@@ -299,8 +358,8 @@ mod tests {
     struct Asked(RangeSet);
 
     impl ConflictSet for Asked {
-        fn meets(&self, range: &KeyRange) -> bool {
-            self.0.meets(range)
+        fn meets(&self, start: &[u8], end: &[u8]) -> bool {
+            self.0.meets(start, end)
         }
 
         fn ranges(&self) -> Vec<KeyRange> {
@@ -332,7 +391,7 @@ mod tests {
 
     #[test]
     fn forgetting_makes_old_snapshots_too_old_and_blind_writes_pass() {
-        let mut window = Window::new(v(0), 2 * (ENTRY_OVERHEAD_BYTES + 2));
+        let mut window = Window::new(v(0), 2 * ENTRY_BYTES);
         for n in 1..=10 {
             window.add(v(n), set(&[(u8::try_from(20 * n).unwrap(), 255)]));
             window.add(v(n + 100), set(&[]));
@@ -345,12 +404,27 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_any_length_are_kept_as_they_are() {
+        for len in [0, 1, Bound::SHORT_LEN, Bound::SHORT_LEN + 1, 255, 256, 600] {
+            let key: Key = (0..len).map(|n| u8::try_from(n % 251).unwrap()).collect();
+            let bound = Bound::from(key.clone());
+            assert_eq!(*bound, *key);
+            assert_eq!(bound.heap_bytes() > 0, len > Bound::SHORT_LEN);
+            let mut window = Window::new(v(0), AMPLE);
+            window.add(v(1), RangeSet::new(vec![point(&key)]));
+            let reads = |key: &[u8]| ReadSet::Ranges(RangeSet::new(vec![point(key)]));
+            assert_eq!(window.check(v(0), &reads(&key)), Err(KvError::Conflict), "{len}");
+            assert_eq!(window.check(v(0), &reads(&after(&key))), Ok(()), "{len}");
+        }
+    }
+
+    #[test]
     fn hot_keys_do_not_fill_the_window() {
         let mut window = Window::new(v(0), AMPLE);
         for n in 1..=10_000 {
             window.add(v(n), set(&[(1, 2), (5, 6)]));
         }
-        assert!(window.bytes < 20 * (ENTRY_OVERHEAD_BYTES + 2) * 14, "{}", window.bytes);
+        assert!(window.bytes < 20 * ENTRY_BYTES * 14, "{}", window.bytes);
         assert_eq!(window.check(v(9_999), &read(&[(5, 6)])), Err(KvError::Conflict));
         assert_eq!(window.check(v(1), &read(&[(3, 4)])), Ok(()));
     }
@@ -382,9 +456,9 @@ mod tests {
             let got = window.check(v(snapshot), &lazy) == Err(KvError::Conflict);
             prop_assert_eq!(got, expected, "asked range by range");
             for run in &window.runs {
-                let sorted = run.entries.windows(2).all(|p| p[0].range.end <= p[1].range.start);
+                let sorted = run.entries.windows(2).all(|p| *p[0].end <= *p[1].start);
                 prop_assert!(sorted, "W1");
-                prop_assert!(run.entries.iter().all(|e| e.range.start < e.range.end), "W1");
+                prop_assert!(run.entries.iter().all(|e| *e.start < *e.end), "W1");
             }
         }
     }

@@ -70,6 +70,13 @@ const LEAST_CACHE_BYTES: u64 = 8 << 20;
 /// are being written out.
 const BUFFERS_BYTES: u64 = 5 * (RECORDS_BUFFER_BYTES + BULK_BUFFER_BYTES);
 
+/// fjall's threads that write buffers out and merge what was written, however few processors
+/// there are. One of them is kept free for the former, and hands each message to merge back
+/// to the queue without a pause until another takes it: with two threads it would keep a
+/// whole processor busy for as long as the other one merges. With four it does so only while
+/// the three others merge at once.
+const WORKERS: usize = 4;
+
 /// Full write buffers of one keyspace at which a batch waits; at one more fjall would.
 const WAITING_BUFFERS: usize = 3;
 
@@ -138,6 +145,7 @@ fn open_files(files: &Path, memory_bytes: u64) -> Result<Database> {
                 .cache_size(memory_bytes.saturating_sub(BUFFERS_BYTES).max(LEAST_CACHE_BYTES))
                 .max_journaling_size(JOURNALS_BYTES)
                 .journal_compression(CompressionType::None)
+                .worker_threads(WORKERS)
                 .open()
         }))
         .map_err(|_| Error::Corrupt { what: format!("{name}: the engine panicked on opening") })

@@ -112,8 +112,9 @@ pub type OnPublish = Box<dyn FnOnce(Version) + Send>;
 /// Logical conflict keys, worked out as far as an engine asks for them. Both may claim keys
 /// that nobody read: the engine then answers [`KvError::Conflict`], as for any conflict.
 pub trait ConflictSet: Send + Sync {
-    /// Whether the set meets `range`.
-    fn meets(&self, range: &KeyRange) -> bool;
+    /// Whether the set meets `start..end`. Asked under the lock of the commits, of each key
+    /// range of those that came between: not to allocate.
+    fn meets(&self, start: &[u8], end: &[u8]) -> bool;
 
     /// The whole set, in any order.
     fn ranges(&self) -> Vec<KeyRange>;

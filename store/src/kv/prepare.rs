@@ -50,6 +50,7 @@ impl Prepared {
 /// Fills `version` in.
 pub(super) fn fill(mutation: Mutation, version: Version) -> Op {
     let join = |mut prefix: Vec<u8>, suffix: Vec<u8>| {
+        prefix.reserve_exact(Version::LEN + suffix.len());
         prefix.extend_from_slice(&version.to_bytes());
         prefix.extend_from_slice(&suffix);
         prefix

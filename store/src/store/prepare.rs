@@ -18,7 +18,7 @@ use crate::format::{MAX_CLIENT_BYTES, keys};
 use crate::kv::{ConflictSet, KeyRange, Mutation, ReadConflicts};
 use crate::sqlite_file::VIRTUAL;
 use crate::types::{
-    BranchId, CommitId, ContentHash, DomainId, PageCount, PageNumber, PageSet, PageSize,
+    BranchId, CommitId, ContentHash, DomainId, PageCount, PageNumber, PageSet, PageSize, runs,
 };
 
 /// Most pages that one commit writes in one branch, the pages of zeros that it grew over
@@ -123,6 +123,9 @@ pub(super) fn check_request(request: &CommitRequest) -> Result<()> {
         }
         if !part.writes.is_sorted_by(|(a, _), (b, _)| a < b) {
             return Err(invalid(format!("branch {}: pages not in ascending order", part.branch)));
+        }
+        if !part.hashes.is_empty() && part.hashes.len() != part.writes.len() {
+            return Err(invalid(format!("branch {}: not a hash for each page", part.branch)));
         }
         if let Some((page, bytes)) = part.writes.first()
             && *page == PageNumber::ONE
@@ -284,10 +287,13 @@ fn collect_pages(
         content_bytes += u64::from(staged.size.get());
         pages.insert(page, Written::Staged(staged.hash));
     }
+    let mut hashes = part.hashes.iter();
     for (page, bytes) in &part.writes {
         check(*page, bytes.len())?;
         content_bytes += bytes.len() as u64;
-        pages.insert(*page, Written::Content(ContentHash::of(bytes), encode_content(bytes)));
+        let hash = hashes.next().map_or_else(|| ContentHash::of(bytes), |hash| *hash);
+        debug_assert_eq!(hash, ContentHash::of(bytes), "the hash of page {page} as given");
+        pages.insert(*page, Written::Content(hash, encode_content(bytes)));
     }
     // F2: what the database grew over and SQLite did not write.
     let kept = shrunk_to(before, after).unwrap_or(before.pages);
@@ -354,9 +360,14 @@ impl Prepared<'_> {
             allocation: part.part.allocation.is_some(),
             pages: part.reads.clone(),
         };
-        let parts = self.parts.iter().map(of).collect();
-        let (id, staged) = (self.request.id, self.has_staged());
-        ReadConflicts::Set(Arc::new(CommitReads { id, staged, parts }))
+        let id = self.request.id;
+        let rows = self.parts.iter().map(|part| keys::only(keys::branch(part.part.branch)));
+        // S2: what was staged must not have been given up.
+        let staged = self.has_staged().then(|| keys::only(keys::discarded(id)));
+        ReadConflicts::Set(Arc::new(CommitReads {
+            keys: rows.chain([keys::only(keys::commit_id(id))]).chain(staged).collect(),
+            parts: self.parts.iter().map(of).collect(),
+        }))
     }
 
     /// Whether pages of it were staged, by its client or here (S2).
@@ -375,8 +386,7 @@ impl Prepared<'_> {
                 let beyond = size.0.saturating_add(1);
                 out.push(keys::conflict_pages(write.branch, beyond, u32::MAX));
             }
-            let pages = write.pages.keys().copied().collect();
-            push_pages(&mut out, write.branch, &pages, self.parts.len());
+            push_pages(&mut out, write.branch, runs(write.pages.keys().copied()), self.parts.len());
         }
         out
     }
@@ -384,8 +394,8 @@ impl Prepared<'_> {
 
 /// What a commit read; see [`Prepared::read_conflicts`].
 struct CommitReads {
-    id: CommitId,
-    staged: bool,
+    /// The keys beside pages and allocations.
+    keys: Vec<KeyRange>,
     parts: Vec<PartReads>,
 }
 
@@ -395,34 +405,24 @@ struct PartReads {
     pages: PageSet,
 }
 
-impl CommitReads {
-    /// The keys beside pages and allocations.
-    fn keys(&self) -> impl Iterator<Item = KeyRange> {
-        let rows = self.parts.iter().map(|part| keys::only(keys::branch(part.branch)));
-        // S2: what was staged must not have been given up.
-        let staged = self.staged.then(|| keys::only(keys::discarded(self.id)));
-        rows.chain([keys::only(keys::commit_id(self.id))]).chain(staged)
-    }
-}
-
 impl ConflictSet for CommitReads {
-    fn meets(&self, range: &KeyRange) -> bool {
+    fn meets(&self, start: &[u8], end: &[u8]) -> bool {
         let met = |part: &PartReads| {
-            keys::pages_of_conflict(part.branch, range).is_some_and(|(first, last)| {
+            keys::pages_of_conflict(part.branch, start, end).is_some_and(|(first, last)| {
                 (part.allocation && first == 0) || part.pages.meets(first, last)
             })
         };
         self.parts.iter().any(met)
-            || self.keys().any(|key| key.start < range.end && range.start < key.end)
+            || self.keys.iter().any(|key| *key.start < *end && *start < *key.end)
     }
 
     fn ranges(&self) -> Vec<KeyRange> {
-        let mut out: Vec<KeyRange> = self.keys().collect();
+        let mut out = self.keys.clone();
         for part in &self.parts {
             if part.allocation {
                 out.push(keys::conflict_allocation(part.branch));
             }
-            push_pages(&mut out, part.branch, &part.pages, self.parts.len());
+            push_pages(&mut out, part.branch, part.pages.runs(), self.parts.len());
         }
         out
     }
@@ -482,11 +482,15 @@ impl PartWrite {
     }
 }
 
-/// The pages of one of so many branches as few ranges: exact while all branches together
+/// The pages, in runs, of one of so many branches as few ranges: exact while all branches together
 /// have at most [`MAX_CONFLICT_RANGES`].
-fn push_pages(out: &mut Vec<KeyRange>, branch: BranchId, pages: &PageSet, branches: usize) {
+fn push_pages(
+    out: &mut Vec<KeyRange>,
+    branch: BranchId,
+    mut runs: Vec<(PageNumber, PageNumber)>,
+    branches: usize,
+) {
     let limit = MAX_CONFLICT_RANGES / branches.max(1);
-    let mut runs = pages.runs();
     let mut gap = 1u32;
     while runs.len() > limit {
         gap = gap.saturating_mul(2);
@@ -513,7 +517,7 @@ mod tests {
         let branch = BranchId::from_bytes([1; 8]);
         let pages: PageSet = (1..50_000).filter_map(|n| PageNumber::new(n * 3)).collect();
         let mut ranges = Vec::new();
-        push_pages(&mut ranges, branch, &pages, 1);
+        push_pages(&mut ranges, branch, pages.runs(), 1);
         assert!(ranges.len() <= MAX_CONFLICT_RANGES);
         for page in pages.iter() {
             let key = keys::conflict_pages(branch, page.get(), page.get()).start;

@@ -170,6 +170,7 @@ impl Store {
         }
         let parts = request.parts.iter().map(|part| CommitPart {
             writes: Vec::new(),
+            hashes: Vec::new(),
             staged: part.staged || !part.writes.is_empty(),
             reads: part.reads.clone(),
             ..*part

@@ -12,4 +12,5 @@ pub use ids::{BranchId, CommitId, DatabaseId, DomainId, Incarnation, StoreId};
 pub use name::DatabaseName;
 pub use page::{PageCount, PageNumber, PageSize};
 pub use page_set::PageSet;
+pub(crate) use page_set::runs;
 pub use version::Version;

@@ -17,6 +17,18 @@ const FEW_PAGES: u64 = 64;
 
 impl Eq for PageSet {}
 
+/// Ascending pages as maximal runs of adjacent ones `(first, last)`.
+pub(crate) fn runs(pages: impl Iterator<Item = PageNumber>) -> Vec<(PageNumber, PageNumber)> {
+    let mut runs: Vec<(PageNumber, PageNumber)> = Vec::new();
+    for page in pages {
+        match runs.last_mut() {
+            Some((_, last)) if last.get().checked_add(1) == Some(page.get()) => *last = page,
+            _ => runs.push((page, page)),
+        }
+    }
+    runs
+}
+
 impl PageSet {
     /// No pages.
     #[must_use]

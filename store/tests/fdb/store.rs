@@ -80,6 +80,7 @@ impl Db {
                 snapshot: begun.snapshot,
                 reads: writes.iter().map(|&(n, _)| n).collect::<PageSet>(),
                 writes,
+                hashes: Vec::new(),
                 staged: false,
                 allocation,
             }],

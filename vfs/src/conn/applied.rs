@@ -2,17 +2,13 @@
 
 use interleaf_store::api::{Allocation, CommitPart, CommitReply, CommitRequest};
 use interleaf_store::sqlite_file::Header;
-use interleaf_store::types::{ContentHash, Incarnation, PageCount, Version};
+use interleaf_store::types::{Incarnation, PageCount, Version};
 
 use super::file::{After, FileState, Lock, Phase, Writer};
 use super::page_map::OwnCommit;
 use super::session::Files;
 use super::write_buffer::WriteBuffer;
 use crate::code::Outcome;
-
-/// Pages of an own commit that are kept in the caches; those of a larger one are read again
-/// when they are wanted.
-const MAX_KEPT_PAGES: usize = 2048;
 
 /// The commit took effect. `members`: the files of the request's parts, those written with
 /// the allocation after it.
@@ -92,9 +88,9 @@ fn keep(
         // They are no longer at hand: whatever was read or written is looked up again.
         sent.reads.iter().map(|page| (page, None)).collect()
     } else {
-        let few = sent.writes.len() <= MAX_KEPT_PAGES;
-        let kept = sent.writes.iter().map(|(page, bytes)| {
-            let hash = few.then(|| ContentHash::of(bytes));
+        // Those that were hashed.
+        let hashes = sent.hashes.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let kept = sent.writes.iter().zip(hashes).map(|((page, bytes), hash)| {
             if let Some(hash) = hash {
                 source.store.cache().keep(hash, bytes);
             }

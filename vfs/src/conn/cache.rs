@@ -8,6 +8,7 @@
 use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::Bytes;
+use interleaf_store::buffers;
 use interleaf_store::types::ContentHash;
 use moka::sync::Cache;
 
@@ -64,7 +65,7 @@ impl ContentCache {
     /// Keeps a page whose hash the caller has computed. Copied, so that a page never keeps
     /// the whole reply alive that it came with.
     pub fn put(&self, hash: ContentHash, page: &[u8]) -> Bytes {
-        let page = Bytes::copy_from_slice(page);
+        let page = buffers::joined(page, &[]);
         self.keep(hash, &page);
         page
     }

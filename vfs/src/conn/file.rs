@@ -115,6 +115,8 @@ pub struct FileState {
     pub lock: Lock,
     /// Its rollback journal, while SQLite has it open.
     pub journal: Option<Journal>,
+    /// Memory for the next one.
+    pub spare: Vec<u8>,
     /// Version of the last snapshot or own commit.
     pub last: Option<Version>,
     /// The snapshot's view, which never changes.
@@ -138,6 +140,7 @@ impl FileState {
             next_at: None,
             lock: Lock::Unlocked,
             journal: None,
+            spare: Vec::new(),
             last: None,
             fixed: None,
             read_only: open.snapshot.is_some(),

@@ -278,7 +278,9 @@ impl JournalFile {
     /// # Errors
     /// Where the database is closed; likewise below.
     pub fn create(&self) -> Outcome<()> {
-        self.session.files()?.file(self.id)?.0.journal = Some(Journal::default());
+        let mut files = self.session.files()?;
+        let (file, _) = files.file(self.id)?;
+        file.journal = Some(Journal::new(std::mem::take(&mut file.spare)));
         Ok(())
     }
 
@@ -314,8 +316,10 @@ impl JournalFile {
 impl Drop for JournalFile {
     fn drop(&mut self) {
         let mut files = self.session.files_to_close();
-        if let Ok((file, _)) = files.file(self.id) {
-            file.journal = None;
+        if let Ok((file, _)) = files.file(self.id)
+            && let Some(journal) = file.journal.take()
+        {
+            file.spare = journal.into_memory();
         }
         drop(files);
         super_journal::leave(&self.session, self.id);

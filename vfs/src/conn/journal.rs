@@ -12,6 +12,9 @@ use crate::code::Outcome;
 /// Bytes of a journal that are kept in memory.
 pub const MAX_MEMORY: usize = 16 << 20;
 
+/// Bytes of a journal's memory that its file keeps for the next one.
+const KEPT_MEMORY: usize = 64 << 10;
+
 /// What a journal's header begins with.
 const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 
@@ -72,16 +75,31 @@ pub struct Journal {
 
 impl Default for Journal {
     fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+impl Journal {
+    /// An empty one, in the memory that another one left.
+    pub fn new(mut memory: Vec<u8>) -> Self {
+        memory.clear();
         Self {
-            place: Place::Memory(Vec::new()),
+            place: Place::Memory(memory),
             syncs: Syncs::default(),
             played_back: false,
             written: false,
         }
     }
-}
 
-impl Journal {
+    /// What memory it leaves to the next one: grown to what a transaction needs, it need not
+    /// grow again, page by page, in each.
+    pub fn into_memory(self) -> Vec<u8> {
+        match self.place {
+            Place::Memory(memory) if memory.capacity() <= KEPT_MEMORY => memory,
+            Place::Memory(_) | Place::File(..) => Vec::new(),
+        }
+    }
+
     /// A transaction begins to write. `PRAGMA journal_mode=TRUNCATE` or `PERSIST` behind the
     /// VFS's back (an attached database under a `:memory:` main one) leaves a journal open
     /// from one transaction to the next: what was learnt of the last one is not the next's.
@@ -165,12 +183,15 @@ impl Journal {
         match &mut self.place {
             Place::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                if bytes.len() < start.saturating_add(data.len()) {
-                    bytes.resize(start + data.len(), 0);
+                if bytes.len() < start {
+                    bytes.resize(start, 0);
                 }
-                if let Some(to) = bytes.get_mut(start..start + data.len()) {
-                    to.copy_from_slice(data);
+                // As a rule all of it lies behind the end.
+                let (over, behind) = data.split_at(data.len().min(bytes.len() - start));
+                if let Some(to) = bytes.get_mut(start..start + over.len()) {
+                    to.copy_from_slice(over);
                 }
+                bytes.extend_from_slice(behind);
             }
             Place::File(file, size) => {
                 file.write(offset, data)?;

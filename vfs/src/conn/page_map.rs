@@ -11,6 +11,7 @@
 //! - **M3** `recent` holds the pages of every commit in `(recent_from, known]`.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use interleaf_store::api::{Change, Changes};
@@ -27,6 +28,31 @@ const MAX_VERSIONS: usize = 4;
 
 /// Most commits remembered to judge pages read at a snapshot a little behind.
 const MAX_RECENT: usize = 256;
+
+/// Hashes page numbers: at most [`MAX_ENTRIES`] of them, of one's own database. The upper bits
+/// of a product, which a map looks at too, depend on every bit of the number.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(u32::from(byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        /// As [`MIXER`], of 64 bits.
+        const MIXER_64: u64 = 0x9e37_79b9_7f4a_7c15;
+        let product = (self.0 ^ u64::from(number)).wrapping_mul(MIXER_64);
+        // The lower bits choose the place in the map.
+        self.0 = product ^ (product >> 32);
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
@@ -62,7 +88,7 @@ impl Recent {
 #[derive(Debug, Default)]
 struct Inner {
     known: Option<(Incarnation, Version)>,
-    pages: HashMap<PageNumber, Vec<Entry>>,
+    pages: HashMap<PageNumber, Vec<Entry>, BuildHasherDefault<Mix>>,
     entries: usize,
     recent: VecDeque<Recent>,
     recent_from: Version,

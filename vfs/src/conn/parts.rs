@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use interleaf_store::Result;
 use interleaf_store::api::{Allocation, AllocationChange, CommitPart};
-use interleaf_store::sqlite_file::{Header, LIBRARY_VERSION, set_rollback_journal, strip_page_one};
+use interleaf_store::sqlite_file::{
+    Header, LIBRARY_VERSION, is_page_one, set_rollback_journal, strip_page_one,
+};
 use interleaf_store::types::{BranchId, ContentHash, DomainId, PageNumber, PageSet};
 
 use super::ahead::Ahead;
@@ -19,6 +21,10 @@ use crate::code::{Failure, IOERR, Outcome};
 
 /// Bytes of pages that a commit request carries itself; more are sent ahead.
 const MAX_INLINE_BYTES: usize = 8 << 20;
+
+/// Pages of an own commit that are kept in the caches, and hashed for that; those of a larger
+/// one are read again when they are wanted.
+const MAX_KEPT_PAGES: usize = 2048;
 
 /// Bytes of pages that are sent ahead at once.
 const STAGE_BYTES: usize = 4 << 20;
@@ -61,7 +67,8 @@ pub(super) fn part(file: &mut FileState, ahead: &mut Ahead, stats: &mut Stats) -
         return Err(Failure::broken(format!("database {name}: a header without a size")));
     }
     let mut reads = source.pager.handed().clone();
-    reads.extend_from(&writer.buffer.written());
+    reads.extend(writer.buffer.pages());
+    let mut hashes = Vec::new();
     if after.page_size != view.page_size() {
         reads.extend_from(&(1..=view.allocation.pages.0).filter_map(PageNumber::new).collect());
     }
@@ -74,16 +81,23 @@ pub(super) fn part(file: &mut FileState, ahead: &mut Ahead, stats: &mut Stats) -
     } else {
         let mut pages = writer.buffer.cut(after.pages);
         reads.extend(pages.iter().map(|(page, _)| *page));
-        strip(&mut pages);
         if after.page_size == view.page_size() {
-            drop_unchanged(&mut pages, source, &view, stats)?;
+            let few = pages.len() <= MAX_KEPT_PAGES;
+            drop_unchanged(&mut pages, source, &view, few.then_some(&mut hashes), stats)?;
+        } else {
+            strip(&mut pages);
         }
         (pages, false)
     };
     if header.journal_versions.contains(&2) {
         refuse_or_clear_wal(&mut pages, staged, name.as_str())?;
+        // Of page 1 it is another's now.
+        hashes.clear();
         // The pager has the header with 2 in it.
         source.pager.force_reset();
+    }
+    if hashes.is_empty() && !staged && pages.len() <= MAX_KEPT_PAGES {
+        hashes.extend(pages.iter().map(|(_, bytes)| ContentHash::of(bytes)));
     }
     let change = AllocationChange { snapshot: view.version, before: view.allocation, after };
     let request = CommitPart {
@@ -93,6 +107,7 @@ pub(super) fn part(file: &mut FileState, ahead: &mut Ahead, stats: &mut Stats) -
         snapshot: view.version,
         reads,
         writes: pages,
+        hashes,
         staged,
         allocation: (change.before != change.after).then_some(change),
     };
@@ -137,9 +152,10 @@ impl Cut<'_> {
         let Self { source, view, after, stats, .. } = self;
         let mut base = |page: PageNumber| source.shown(view, page, stats);
         let mut pages = vec![(page, buffer.page(page, after.page_size, &mut base)?)];
-        strip(&mut pages);
         if after.page_size == view.page_size() {
-            drop_unchanged(&mut pages, source, view, stats)?;
+            drop_unchanged(&mut pages, source, view, None, stats)?;
+        } else {
+            strip(&mut pages);
         }
         Ok(pages.pop().map(|(_, whole)| whole))
     }
@@ -152,41 +168,52 @@ fn u32_at(page: &[u8], range: std::ops::Range<usize>) -> u32 {
 /// Page 1 as it is stored.
 fn strip(pages: &mut [(PageNumber, Bytes)]) {
     if let Some((PageNumber::ONE, bytes)) = pages.first_mut() {
-        let mut stripped = BytesMut::from(&**bytes);
-        strip_page_one(&mut stripped);
-        *bytes = stripped.freeze();
+        *bytes = stripped(bytes);
     }
 }
 
+fn stripped(page: &Bytes) -> Bytes {
+    let mut stripped = BytesMut::from(&**page);
+    strip_page_one(&mut stripped);
+    stripped.freeze()
+}
+
 /// Drops the pages that are what the snapshot has, as far as that can be told without asking
-/// the store; of page 1, which every transaction writes, in any case. Page 1 is as it is stored.
+/// the store; of page 1, which every transaction writes and which becomes what is stored of
+/// it, in any case. `hashes`, where given, gets those of the others.
 fn drop_unchanged(
     pages: &mut Pages,
     source: &mut Source,
     view: &View,
+    mut hashes: Option<&mut Vec<ContentHash>>,
     stats: &mut Stats,
 ) -> Result<()> {
     let mut failed = None;
-    pages.retain(|(page, bytes)| {
-        if !view.allocation.pages.contains(*page) {
-            return true;
+    pages.retain_mut(|(page, bytes)| {
+        let mut hash = None;
+        let there = view.allocation.pages.contains(*page);
+        let changed = if *page == PageNumber::ONE {
+            // As a rule unchanged, and at hand.
+            let before = source.cached(view, *page).filter(|_| there);
+            let before = match before {
+                None if there => {
+                    source.page(view, *page, stats).map_err(|error| failed = Some(error)).ok()
+                }
+                before => before,
+            };
+            let changed = before.is_none_or(|before| !is_page_one(&before, bytes));
+            if changed {
+                *bytes = stripped(bytes);
+            }
+            changed
+        } else {
+            let before = source.map.get(*page, view.version, view.incarnation).filter(|_| there);
+            before.is_none_or(|before| before != *hash.insert(ContentHash::of(bytes)))
+        };
+        if let Some(hashes) = hashes.as_mut().filter(|_| changed) {
+            hashes.push(hash.unwrap_or_else(|| ContentHash::of(bytes)));
         }
-        if let Some(before) = source.cached(view, *page) {
-            return before != *bytes;
-        }
-        if *page == PageNumber::ONE {
-            return source.page(view, *page, stats).map_or_else(
-                |error| {
-                    failed = Some(error);
-                    true
-                },
-                |before| before != *bytes,
-            );
-        }
-        source
-            .map
-            .get(*page, view.version, view.incarnation)
-            .is_none_or(|hash| hash != ContentHash::of(bytes))
+        changed
     });
     failed.map_or(Ok(()), Err)
 }
@@ -228,6 +255,7 @@ pub(super) fn read_only_parts(
                 snapshot: reader.view.version,
                 reads: file.source.pager.handed().clone(),
                 writes: Vec::new(),
+                hashes: Vec::new(),
                 staged: false,
                 allocation: None,
             };
@@ -264,6 +292,7 @@ pub(super) fn stage(
     }
     for part in parts {
         let place = (part.request.branch, part.request.domain);
+        part.request.hashes.clear();
         let mut pages = std::mem::take(&mut part.request.writes).into_iter().peekable();
         while pages.peek().is_some() {
             let mut size = 0;

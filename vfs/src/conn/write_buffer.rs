@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use interleaf_store::types::{PageCount, PageNumber, PageSet, PageSize};
-use interleaf_store::{Error, Result};
+use interleaf_store::{Error, Result, buffers};
 
 use super::journal::Temp;
 use super::spill::Spill;
@@ -96,10 +96,15 @@ impl WriteBuffer {
         }
     }
 
-    /// The pages written.
-    pub fn written(&self) -> PageSet {
+    /// The pages written, in any order.
+    pub fn pages(&self) -> impl Iterator<Item = PageNumber> + '_ {
         let spilled = self.spill.iter().flat_map(Spill::pages);
-        self.units.keys().copied().chain(spilled).collect()
+        self.units.keys().copied().chain(spilled)
+    }
+
+    /// The same as a set.
+    pub fn written(&self) -> PageSet {
+        self.pages().collect()
     }
 
     /// Forgets everything written.
@@ -146,7 +151,7 @@ impl WriteBuffer {
             let room = self.unit.len().saturating_sub(within).min(data.len());
             let (head, tail) = data.split_at_checked(room).unwrap_or((data, &[]));
             let whole = if head.len() == self.unit.len() {
-                Bytes::copy_from_slice(head)
+                buffers::joined(head, &[])
             } else {
                 let mut whole = BytesMut::from(&*self.unit_bytes(page, base)?);
                 if let Some(part) = whole.get_mut(within..within + head.len()) {
@@ -306,10 +311,13 @@ impl WriteBuffer {
         debug_assert!(self.spill.is_none());
         let written = self.units.iter().filter(|(page, _)| pages.contains(**page));
         let mut out: Vec<_> = written.map(|(page, bytes)| (*page, bytes.clone())).collect();
-        let zeros = Bytes::from(vec![0; self.unit.len()]);
-        let grown = self.grown_over(pages).filter(|page| !self.units.contains_key(page));
-        out.extend(grown.map(|page| (page, zeros.clone())));
-        out.sort_by_key(|(page, _)| *page);
+        let mut grown = self.grown_over(pages).filter(|page| !self.units.contains_key(page));
+        // As a rule there are none.
+        if let Some(first) = grown.next() {
+            let zeros = Bytes::from(vec![0; self.unit.len()]);
+            out.extend(std::iter::once(first).chain(grown).map(|page| (page, zeros.clone())));
+            out.sort_by_key(|(page, _)| *page);
+        }
         out
     }
 

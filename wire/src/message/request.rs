@@ -443,6 +443,7 @@ fn part(r: &mut Reader<'_>) -> Result<CommitPart> {
         snapshot: field::version(r)?,
         reads: field::page_set(r)?,
         writes: pages(r)?,
+        hashes: Vec::new(),
         staged: r.bool()?,
         allocation: field::option(r, |r| {
             Ok(AllocationChange {

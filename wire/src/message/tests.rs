@@ -43,6 +43,7 @@ fn commit_request() -> CommitRequest {
                     (page(1), Bytes::from(vec![8; 512])),
                     (page(9), Bytes::from(vec![9; 512])),
                 ],
+                hashes: Vec::new(),
                 staged: true,
                 allocation: Some(AllocationChange {
                     snapshot: Version::new(6, 0),
@@ -57,6 +58,7 @@ fn commit_request() -> CommitRequest {
                 snapshot: Version::new(6, 7),
                 reads: PageSet::new(),
                 writes: vec![],
+                hashes: Vec::new(),
                 staged: false,
                 allocation: None,
             },

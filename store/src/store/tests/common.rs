@@ -171,6 +171,7 @@ impl<'a> Tx<'a> {
             snapshot: self.begun.snapshot,
             reads: self.reads.clone(),
             writes: self.writes.iter().map(|(&page, bytes)| (page, bytes.clone())).collect(),
+            hashes: Vec::new(),
             staged: false,
             allocation: changed.then_some(AllocationChange {
                 snapshot: self.begun.snapshot,

@@ -74,6 +74,7 @@ fn transfer_once(
         snapshot: begun.snapshot,
         reads: [from, to].into_iter().map(page).collect(),
         writes,
+        hashes: Vec::new(),
         staged: false,
         allocation: None,
     };

@@ -83,6 +83,7 @@ impl Wish {
             snapshot: self.snapshot,
             reads: self.reads.clone(),
             writes: self.writes.iter().map(|(&n, &byte)| (page(n), self.bytes(byte))).collect(),
+            hashes: Vec::new(),
             staged: false,
             allocation: changed.then_some(AllocationChange {
                 snapshot: self.snapshot,
