@@ -185,10 +185,18 @@ mod tests {
         assert_eq!(header.allocation(), allocation);
         assert_eq!((header.change_counter, header.version_valid_for), (99, 99));
         assert_eq!(page[96..100], 3_040_001u32.to_be_bytes());
-        let (mut a, mut b) = (before, page);
+        let (mut a, mut b) = (before.clone(), page.clone());
         strip_page_one(&mut a);
         strip_page_one(&mut b);
         assert_eq!(a, b);
+        assert!(is_page_one(&a, &before) && is_page_one(&a, &page));
+        assert!(!is_page_one(&a, &page[..511]) && !is_page_one(&a, &[]));
+        for at in 0..a.len() {
+            let mut other = page.clone();
+            other[at] ^= 1;
+            let hidden = VIRTUAL.iter().any(|range| range.contains(&at));
+            assert_eq!(is_page_one(&a, &other), hidden, "{at}");
+        }
         assert!(a[24..40].iter().chain(&a[92..100]).all(|&byte| byte == 0));
         assert_eq!((a[23], a[40], a[91], a[100]), (23, 40, 91, 100), "neighbours stay");
     }

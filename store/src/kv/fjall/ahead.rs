@@ -42,6 +42,10 @@ const PIECE_BYTES: u64 = ZEROS.len() as u64;
 /// are a small part of its cost.
 const LARGE_BYTES: u64 = PIECE_BYTES / 2;
 
+/// Batches after which it is looked again whether there is a next journal: the few that come
+/// before it is noticed cost a hole each.
+const LOOK_EVERY: u32 = 64;
+
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// The journal that is being written, and how far it has blocks.
@@ -50,6 +54,8 @@ pub(super) struct Ahead {
     directory: PathBuf,
     /// `None` before the first batch.
     current: Option<Journal>,
+    /// Batches until the next look.
+    unlooked: u32,
     failed: bool,
 }
 
@@ -67,7 +73,7 @@ struct Journal {
 impl Ahead {
     /// For the journals in fjall's own `directory`.
     pub(super) fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), current: None, failed: false }
+        Self { directory: directory.to_owned(), current: None, unlooked: 0, failed: false }
     }
 
     /// A batch of at most `bytes` is going to be written, and synced or not. Under the lock
@@ -86,9 +92,13 @@ impl Ahead {
     }
 
     fn try_prepare(&mut self, bytes: u64, synced: bool) -> io::Result<()> {
-        if self.current.as_ref().is_none_or(Journal::is_over) {
-            self.current = newest(&self.directory)?;
+        if self.unlooked == 0 {
+            self.unlooked = LOOK_EVERY;
+            if self.current.as_ref().is_none_or(Journal::is_over) {
+                self.current = newest(&self.directory)?;
+            }
         }
+        self.unlooked -= 1;
         match &mut self.current {
             Some(journal) => journal.prepare(bytes, synced),
             None => Ok(()),
@@ -225,7 +235,9 @@ mod tests {
         }
         assert_eq!(first.metadata().unwrap().len(), 100_000);
         let second = journal_in(dir.path(), 5, 1 << 20);
-        ahead.prepare(1_000, true);
+        for _ in 0..LOOK_EVERY {
+            ahead.prepare(1_000, true);
+        }
         assert!(first_hole(&second) >= 1_000 && !ahead.failed);
 
         let (dir, appended) = new_journal(1, 0);

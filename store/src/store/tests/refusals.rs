@@ -9,7 +9,7 @@ use crate::api::{Backend, BeginRequest, CommitRequest, MAX_READ_PAGES, ReadReque
 use crate::error::{Error, Result};
 use crate::format::keys;
 use crate::kv::{Commit, Mutation};
-use crate::types::{CommitId, DomainId, Incarnation, Version};
+use crate::types::{CommitId, ContentHash, DomainId, Incarnation, Version};
 
 /// Sends a good request with one thing changed.
 fn changed(db: &Db, change: impl FnOnce(&mut CommitRequest)) -> Result<Version> {
@@ -33,6 +33,7 @@ fn requests_that_break_a_rule_are_refused_by_name() {
     refused("twice", &|r| r.parts.push(r.parts[0].clone()));
     refused("limit is 128", &|r| r.parts = vec![r.parts[0].clone(); 129]);
     refused("limit is 64", &|r| r.client = "x".repeat(65));
+    refused("not a hash for each page", &|r| r.parts[0].hashes = vec![ContentHash::of(b"x"); 9]);
     refused("ascending", &|r| r.parts[0].writes.push((page(1), filled(1))));
     refused("beyond the size of 2", &|r| r.parts[0].writes.push((page(3), filled(1))));
     refused("1024 bytes", &|r| r.parts[0].writes[0].1 = filled_to(1024, 1));
