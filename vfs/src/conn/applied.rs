@@ -1,6 +1,6 @@
 //! What a connection holds after its commit took effect.
 
-use interleaf_store::api::{Allocation, CommitPart, CommitReply, CommitRequest};
+use interleaf_store::api::{Allocation, CommitPart, CommitReply, CommitRequest, MAX_BEGIN_CHANGES};
 use interleaf_store::sqlite_file::Header;
 use interleaf_store::types::{Incarnation, PageCount, Version};
 
@@ -84,6 +84,9 @@ fn keep(
 ) {
     let source = &file.source;
     let before = sent.allocation.map_or(after, |change| change.before);
+    if sent.staged && sent.reads.len() > MAX_BEGIN_CHANGES as u64 {
+        return source.map.outgrown(incarnation, version);
+    }
     let pages: Vec<_> = if sent.staged {
         // They are no longer at hand: whatever was read or written is looked up again.
         sent.reads.iter().map(|page| (page, None)).collect()

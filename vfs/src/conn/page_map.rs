@@ -208,6 +208,16 @@ impl PageMap {
         inner.known = Some((incarnation, own.version));
     }
 
+    /// An own commit changed more pages than a begin reports of others' commits: as after
+    /// those the map begins anew, with nothing in it (M1).
+    pub fn outgrown(&self, incarnation: Incarnation, version: Version) {
+        let mut inner = self.write();
+        let behind = |(at, known)| at == incarnation && known < version;
+        if inner.known.is_some_and(behind) {
+            inner.restart(incarnation, version);
+        }
+    }
+
     /// The content of `page` at a `snapshot` begun in `incarnation`, if that is known.
     pub fn get(
         &self,
@@ -332,6 +342,8 @@ impl Inner {
             entries.remove(0);
             self.entries -= 1;
         }
+        // Most pages have one entry, and there are many pages.
+        entries.reserve_exact(1);
         let at = entries.partition_point(|e| e.from < entry.from);
         entries.insert(at, entry);
         self.entries += 1;
@@ -419,6 +431,21 @@ mod tests {
         assert_eq!(map.get(p(5), v(21), ONE), None, "beyond what is known");
         assert_eq!(map.get(p(6), v(20), ONE), None, "written, content not said");
         assert_eq!(map.get(p(7), v(20), ONE), None, "nobody here has ever read it");
+    }
+
+    #[test]
+    fn an_own_commit_of_too_many_pages_empties_the_map() {
+        let map = PageMap::default();
+        begin(&map, None, 10, Changes::Unknown);
+        note(&map, 10, 5, 3, 1);
+        map.outgrown(TWO, v(15));
+        map.outgrown(ONE, v(9));
+        assert_eq!((map.get(p(5), v(10), ONE), map.known()), (Some(h(1)), Some((ONE, v(10)))));
+        map.outgrown(ONE, v(15));
+        assert_eq!((map.get(p(5), v(10), ONE), map.known()), (None, Some((ONE, v(15)))));
+        note(&map, 12, 5, 3, 1);
+        assert_eq!(map.get(p(5), v(12), ONE), Some(h(1)));
+        assert_eq!(map.get(p(5), v(15), ONE), None, "perhaps written in between");
     }
 
     #[test]
