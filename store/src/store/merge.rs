@@ -140,13 +140,21 @@ impl Store {
         if let Some(version) = self.find_commit_now(id, deadline)? {
             self.settle(id, version, deadline)?;
             tended.merged += 1;
-        } else if age > ABANDONED_MICROS {
+        } else if age > ABANDONED_MICROS || self.is_given_up(id, deadline)? {
             self.unstage_now(id, deadline)?;
             tended.discarded += 1;
         } else {
             tended.open += 1;
         }
         Ok(())
+    }
+
+    /// Whether the commit of that id will never come, though what was staged for it is there:
+    /// whoever gave it up died, or had no time left to remove everything.
+    fn is_given_up(&self, id: CommitId, deadline: Deadline) -> Result<bool> {
+        let mark = self
+            .retrying(deadline, || Ok(self.kv.snapshot(deadline)?.get(&keys::discarded(id))?));
+        Ok(mark?.is_some())
     }
 
     /// Merges a commit right after it, as far as that goes in half of the time that is left.

@@ -10,7 +10,7 @@ use super::common::{Db, filled, mem_store, page, soon};
 use crate::api::{Backend, CommitRequest, StageRequest};
 use crate::env::Env;
 use crate::error::Error;
-use crate::format::records::FormatRecord;
+use crate::format::records::{FormatRecord, encode_discarded};
 use crate::format::{FORMAT_VERSION, OLDEST_FORMAT, keys};
 use crate::kv::sim::{FaultPlan, SimEngine};
 use crate::kv::{Kv, Txn, mem::MemEngine};
@@ -138,6 +138,26 @@ fn a_commit_whose_pages_were_given_up_never_takes_effect() {
     assert!(matches!(store.commit(&request, soon()), Err(Error::Conflict { .. })));
     assert_eq!(db.bytes(&[1, 2]), [7, 0]);
     assert_eq!(store.tend(soon()).unwrap(), Tended::default());
+}
+
+#[test]
+fn what_was_left_of_a_commit_that_was_given_up_goes_at_once() {
+    let (store, db) = unhurried();
+    let request = all(&db, 1);
+    stage(&db, &request, request.parts[0].writes.clone()).unwrap();
+    // Whoever gave it up came no further than to say so.
+    let mark = encode_discarded(0);
+    store
+        .kv
+        .transact(soon(), &mut |txn| {
+            txn.put(keys::discarded(request.id), mark.clone());
+            Ok(())
+        })
+        .unwrap();
+    let given_up = Tended { discarded: 1, ..Tended::default() };
+    assert_eq!(store.tend(soon()).unwrap(), given_up);
+    assert_eq!((count(&store, "staging"), count(&store, "staged_pages")), (0, 0));
+    assert!(matches!(store.commit(&request, soon()), Err(Error::Conflict { .. })));
 }
 
 #[test]
