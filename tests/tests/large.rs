@@ -1,4 +1,4 @@
-//! Transactions that write more than a connection keeps in memory (16 MiB): undone in part, as a
+//! Transactions that write more than a connection keeps in memory (8 MiB): undone in part, as a
 //! whole, by a conflict, by a death; and VACUUM, with and without another page size.
 #![allow(
     clippy::unwrap_used,

@@ -9,7 +9,7 @@
 //! | `INTERLEAF_DATABASES` | which names are Interleaf's ([`crate::names`]) | `*` |
 //! | `INTERLEAF_AUTOSTART` | `0`: never start a server on demand | `1` |
 //! | `INTERLEAF_BIN` | the program `interleaf` to start | beside the library, then on PATH |
-//! | `INTERLEAF_CACHE_BYTES` | size of the page cache that all connections of the process share | 134217728 |
+//! | `INTERLEAF_CACHE_BYTES` | size of the page cache that all connections of the process share | 100663296 |
 //!
 //! A variable that is set to the empty text counts as not set. A value that a variable
 //! cannot have is an error that names the variable, the value and what is allowed; it is
@@ -40,7 +40,7 @@ pub const MAX_CACHE_BYTES: u64 = 1 << 40;
 
 /// Size of the page cache where nothing else is said, in bytes. Memory is taken as pages
 /// arrive, so that a small database costs no more than itself.
-pub const DEFAULT_CACHE_BYTES: u64 = 128 << 20;
+pub const DEFAULT_CACHE_BYTES: u64 = 96 << 20;
 
 /// Longest part of a bad value that an error shows, in characters.
 const SHOWN: usize = 64;

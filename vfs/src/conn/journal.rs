@@ -10,7 +10,7 @@ use interleaf_store::kv::Durability;
 use crate::code::Outcome;
 
 /// Bytes of a journal that are kept in memory.
-pub const MAX_MEMORY: usize = 16 << 20;
+pub const MAX_MEMORY: usize = 8 << 20;
 
 /// Bytes of a journal's memory that its file keeps for the next one.
 const KEPT_MEMORY: usize = 64 << 10;

@@ -3,7 +3,7 @@
 //! SQLite writes whole pages in its own page size, which need not be the one that the
 //! header will say: `PRAGMA page_size=512; VACUUM` writes in units of the old size under a
 //! header of the new one. The image is kept in units and cut into pages at the commit.
-//! Units past the first 16 MiB stand in a temporary file ([`Spill`]).
+//! Units past the first 8 MiB stand in a temporary file ([`Spill`]).
 //!
 //! # Invariants
 //! - **W1** Bytes below `floor` that are in no unit are the snapshot's; bytes at or past
@@ -22,7 +22,7 @@ use super::journal::Temp;
 use super::spill::Spill;
 
 /// Bytes of units that are kept in memory. Few in unit tests, so that those see both places.
-const MAX_MEMORY: usize = if cfg!(test) { 2 << 10 } else { 16 << 20 };
+const MAX_MEMORY: usize = if cfg!(test) { 2 << 10 } else { 8 << 20 };
 
 /// See the module.
 #[derive(Debug)]
