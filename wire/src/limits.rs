@@ -31,6 +31,12 @@ pub const STAGE_REQUEST_BYTES: usize = 8 << 20;
 /// Longest `software` text of a hello, in bytes.
 pub const MAX_SOFTWARE_BYTES: usize = 128;
 
+/// Longest path of a file in a hello, in bytes: the system's own limit.
+pub const MAX_PATH_BYTES: usize = 4096;
+
+/// Longest name of a machine's run in a hello, in bytes.
+pub const MAX_BOOT_BYTES: usize = 64;
+
 /// Longest `client` text of a commit, in bytes.
 pub const MAX_CLIENT_BYTES: usize = 64;
 

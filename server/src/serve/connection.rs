@@ -11,7 +11,9 @@ use interleaf_store::env::{Deadline, Env};
 use interleaf_store::{Error, Store, Submitted};
 use interleaf_wire::frame::{Header, is_http, parse_header};
 use interleaf_wire::limits::HEADER_LEN;
-use interleaf_wire::message::{ClientHello, KIND_HELLO, Reply, Request, RequestKind, ServerHello};
+use interleaf_wire::message::{
+    CAN_SHARE_HEADS, ClientHello, KIND_HELLO, Reply, Request, RequestKind, ServerHello,
+};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -191,11 +193,15 @@ impl Connection {
         }
         let hello = ClientHello::decode(body).map_err(fault)?;
         tracing::debug!(software = hello.software, "a client");
+        // To those on this machine.
+        let local = matches!(*self.stream, Stream::Unix(_));
+        let asked = hello.capabilities & CAN_SHARE_HEADS != 0;
+        let heads = if local && asked { self.shared.store.heads_place() } else { None };
         let shared = Arc::clone(&self.shared);
         let deadline = shared.env.deadline(FRAME_LIMIT);
         let info = tokio::task::spawn_blocking(move || shared.store.info(deadline)).await;
         let reply = match info {
-            Ok(Ok(store)) => Reply::Hello(ServerHello { capabilities: 0, store }),
+            Ok(Ok(store)) => Reply::Hello(ServerHello { capabilities: 0, store, heads }),
             Ok(Err(error)) => Reply::Error(error),
             Err(error) => Reply::Error(Error::Io { what: format!("the server failed: {error}") }),
         };

@@ -100,6 +100,8 @@ pub fn run(settings: &Settings, env: &Env) -> anyhow::Result<()> {
         env: env.clone(),
         memory_bytes: settings.memory_bytes,
         open_timeout: settings.open_timeout,
+        // Whoever may connect may read the heads.
+        heads_mode: Some(0o600 | settings.socket_mode & 0o444),
     };
     let served = directory::take(&settings.store, &options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

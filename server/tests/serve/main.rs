@@ -11,6 +11,7 @@ mod autostart;
 mod directory;
 mod frames;
 mod full;
+mod heads;
 mod http;
 mod large;
 mod lifecycle;

@@ -105,6 +105,11 @@ impl FjallEngine {
         }
         std::fs::create_dir_all(path).map_err(io)?;
         let lock = DirLock::acquire(path)?;
+        // Before anything can be committed: what the process before showed to its clients is
+        // not the newest for much longer.
+        interleaf_heads::raise(path).map_err(|e| {
+            Error::of_io(&path.join(interleaf_heads::FILE_NAME).display().to_string(), &e)
+        })?;
         let files = path.join(FILES);
         layout::check(&files)?;
         let clean = path.join(CLEAN_FILE).try_exists().map_err(io)?;

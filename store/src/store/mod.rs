@@ -34,6 +34,8 @@ use std::time::Duration;
 pub use self::merge::Tended;
 pub use self::submit::{CommitWork, OnCommit, Submitted};
 
+use interleaf_heads::Board;
+
 use self::merge::Unmerged;
 use self::published::Published;
 use self::remembered::Remembered;
@@ -57,11 +59,19 @@ pub struct StoreOptions {
     pub memory_bytes: u64,
     /// How long a store outside the process may take to answer while it is opened.
     pub open_timeout: Duration,
+    /// Show the heads of an embedded store to other processes of this machine, in a file
+    /// of these permissions; see [`Store::heads_place`].
+    pub heads_mode: Option<u32>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { env: Env::system(), memory_bytes: 192 << 20, open_timeout: Duration::from_secs(30) }
+        Self {
+            env: Env::system(),
+            memory_bytes: 192 << 20,
+            open_timeout: Duration::from_secs(30),
+            heads_mode: None,
+        }
     }
 }
 
@@ -131,7 +141,26 @@ impl Store {
     /// `Locked` where another process holds it; else as [`open`](Self::open).
     pub fn open_dir(path: &std::path::Path, options: StoreOptions) -> Result<Arc<Self>> {
         let engine = FjallEngine::open(path, options.memory_bytes, options.env.clone())?;
-        Self::open(Arc::new(engine), options)
+        let mode = options.heads_mode;
+        let store = Self::open(Arc::new(engine), options)?;
+        if let (Some(mode), Some(published)) = (mode, &store.published) {
+            // Without it each begin is a request; nothing else depends on it.
+            match Board::take(path, store.id.to_bytes(), published.newest().commit(), mode) {
+                Ok(board) => published.show_on(board),
+                Err(error) => tracing::warn!(
+                    %error,
+                    file = %path.join(interleaf_heads::FILE_NAME).display(),
+                    "heads cannot be shown to local clients: their transactions begin by a request"
+                ),
+            }
+        }
+        Ok(store)
+    }
+
+    /// Where the store's heads are shown, if they are.
+    #[must_use]
+    pub fn heads_place(&self) -> Option<interleaf_heads::Place> {
+        self.published.as_ref()?.place()
     }
 
     /// Opens the store of a FoundationDB cluster under a prefix (empty for none), creating

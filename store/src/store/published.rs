@@ -14,9 +14,14 @@
 //!   committing need no lock between them, and nothing is lost or applied twice.
 //! * **P4** A snapshot is never newer than `newest`: what the engine has applied and not
 //!   yet published is seen by no begin.
+//! * **P5** A branch is on the board (the heads that other processes read) only while its
+//!   state is ready here, with its head; the store's newest version goes there after the
+//!   heads of the commit that made it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use interleaf_heads::{Board, Place};
 
 use super::view::{BranchView, Lineage, View, to_change};
 use crate::api::{Allocation, Changes, MAX_BEGIN_CHANGES};
@@ -55,6 +60,7 @@ pub(super) struct Published {
 struct State {
     newest: Version,
     branches: HashMap<BranchId, Slot>,
+    board: Option<Board>,
 }
 
 enum Slot {
@@ -166,7 +172,23 @@ fn weight(record: &LogRecord) -> usize {
 
 impl Published {
     pub(super) fn new(newest: Version) -> Self {
-        Self { state: RwLock::new(State { newest, branches: HashMap::new() }) }
+        Self { state: RwLock::new(State { newest, branches: HashMap::new(), board: None }) }
+    }
+
+    /// Shows the heads on a board from here on.
+    pub(super) fn show_on(&self, mut board: Board) {
+        let mut state = self.write();
+        board.show_newest(state.newest.commit());
+        state.board = Some(board);
+        let branches: Vec<_> = state.branches.keys().copied().collect();
+        for branch in branches {
+            state.show(branch);
+        }
+    }
+
+    /// Where the board is, if there is one.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.read().board.as_ref().map(|board| board.place().clone())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -188,10 +210,15 @@ impl Published {
         look: impl FnOnce(Version, &BranchState) -> T,
     ) -> Option<T> {
         let state = self.read();
-        match state.branches.get(&branch) {
-            Some(Slot::Ready(ready)) => Some(look(state.newest, ready)),
-            _ => None,
+        let Some(Slot::Ready(ready)) = state.branches.get(&branch) else { return None };
+        let seen = look(state.newest, ready);
+        let shown = state.board.as_ref().is_none_or(|board| board.shows(number_of(branch)));
+        drop(state);
+        if !shown {
+            // Others took its slot; whoever looks is about to use it again.
+            self.write().show(branch);
         }
+        Some(seen)
     }
 
     /// Marks a branch as being loaded: the version as of which to load it (P3).
@@ -201,6 +228,7 @@ impl Published {
         if state.branches.len() >= MAX_BRANCHES && !state.branches.contains_key(&branch) {
             let victim = state.branches.keys().next().copied();
             if let Some(victim) = victim {
+                state.hide(victim);
                 state.branches.remove(&victim);
             }
         }
@@ -232,6 +260,7 @@ impl Published {
                     ready.apply(version, event);
                 }
                 state.branches.insert(branch, Slot::Ready(ready));
+                state.show(branch);
             }
             (Some(slot @ Slot::Ready(_)), _) => {
                 state.branches.insert(branch, slot);
@@ -254,20 +283,54 @@ impl Published {
         let mut state = self.write();
         debug_assert!(version > state.newest, "K3: versions grow");
         state.newest = state.newest.max(version);
-        events
-            .into_iter()
-            .map(|(branch, event)| match state.branches.get_mut(&branch) {
-                Some(Slot::Ready(ready)) => {
-                    let head = ready.head;
-                    ready.apply(version, event);
-                    Some(head)
-                }
-                Some(Slot::Loading { pending, .. }) => {
-                    pending.push((version, event));
-                    None
-                }
-                None => None,
-            })
-            .collect()
+        let heads = events.into_iter().map(|(branch, event)| state.take(version, branch, event));
+        let heads = heads.collect();
+        let newest = state.newest.commit();
+        if let Some(board) = &mut state.board {
+            board.show_newest(newest);
+        }
+        heads
     }
+}
+
+impl State {
+    /// What happened to a branch; its head right before, where it is known.
+    fn take(&mut self, version: Version, branch: BranchId, event: Event) -> Option<Version> {
+        let head = match self.branches.get_mut(&branch)? {
+            Slot::Ready(ready) => {
+                let head = ready.head;
+                ready.apply(version, event);
+                head
+            }
+            Slot::Loading { pending, .. } => {
+                pending.push((version, event));
+                return None;
+            }
+        };
+        self.show(branch);
+        Some(head)
+    }
+
+    /// Shows a branch's head, if it has one to show (P5).
+    fn show(&mut self, branch: BranchId) {
+        let Some(board) = &mut self.board else { return };
+        match self.branches.get(&branch) {
+            Some(Slot::Ready(ready)) if !ready.dropped => {
+                debug_assert_eq!(ready.head.batch(), 0, "an embedded version has no batch order");
+                board.show(number_of(branch), ready.head.commit());
+            }
+            _ => board.hide(number_of(branch)),
+        }
+    }
+
+    fn hide(&mut self, branch: BranchId) {
+        if let Some(board) = &mut self.board {
+            board.hide(number_of(branch));
+        }
+    }
+}
+
+/// A branch's id as the board has it.
+const fn number_of(branch: BranchId) -> u64 {
+    u64::from_be_bytes(branch.to_bytes())
 }

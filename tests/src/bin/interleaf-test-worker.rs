@@ -7,10 +7,15 @@
 //! | `hold URI` | reads from the database, prints `ready`, keeps it open until its input ends |
 //! | `both MAIN OTHER LEVEL COUNT LOG` | commits COUNT times over two attached databases, see below |
 //! | `transfer URI WORKER INCARNATION SEED MS LOG` | random transfers |
+//! | `register URI SEED MS FILE` | counts in a row and checks what it reads, see below |
 //!
 //! `both` inserts the numbers from 1 to COUNT into `t` of both databases, one number a
 //! transaction at the synchronous level LEVEL, and writes a number to LOG once its COMMIT is
 //! acknowledged; it ends with exit code 1 at the first error.
+//!
+//! `register` adds 1 to the only row of `register`, and keeps in FILE the largest number
+//! whose commit any worker was told of. Before each transaction it looks there: what it
+//! reads must not be less.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,15 +24,23 @@
     reason = "part of the tests: a panic is how it fails"
 )]
 
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use interleaf_tests::store::flags;
 use interleaf_tests::worker::Answer;
 use interleaf_tests::{sql, transfers};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use rusqlite::Connection;
+use rustix::fs::{FlockOperation, flock};
+
+/// SQLITE_IOERR.
+const IOERR: i32 = 10;
 
 fn main() -> ExitCode {
     sql::register();
@@ -49,6 +62,10 @@ fn main() -> ExitCode {
                 duration: Duration::from_millis(ms.parse().unwrap()),
                 log: Path::new(log),
             })
+        }
+        ["register", uri, seed, ms, file] => {
+            let duration = Duration::from_millis(ms.parse().unwrap());
+            register(uri, seed.parse().unwrap(), duration, Path::new(file));
         }
         other => panic!("no such command: {other:?}"),
     }
@@ -85,6 +102,53 @@ fn hold(uri: &str) {
     let tables: i64 = sql::one(&db, "SELECT count(*) FROM sqlite_schema");
     println!("ready {tables}");
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// The largest number acknowledged, raised to `at_least`.
+fn acknowledged(file: &File, at_least: i64) -> i64 {
+    flock(file, FlockOperation::LockExclusive).unwrap();
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let most = i64::from_be_bytes(bytes).max(at_least);
+    file.write_all_at(&most.to_be_bytes(), 0).unwrap();
+    flock(file, FlockOperation::Unlock).unwrap();
+    most
+}
+
+fn register(uri: &str, seed: u64, duration: Duration, file: &Path) {
+    let file = File::options().read(true).write(true).open(file).unwrap();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let db = open(uri).unwrap();
+    let read = |least: i64| {
+        let query = "SELECT value FROM register";
+        match db.query_row(query, [], |row| row.get::<_, i64>(0)) {
+            Ok(value) => assert!(value >= least, "read {value} after {least} was acknowledged"),
+            Err(error) => assert_eq!(sql::code(&error) & 0xff, IOERR, "{error}"),
+        }
+    };
+    let (mut reads, mut commits) = (0u32, 0u32);
+    let end = Instant::now() + duration;
+    while Instant::now() < end {
+        let least = acknowledged(&file, 0);
+        if rng.random_bool(0.9) {
+            read(least);
+            reads += 1;
+            continue;
+        }
+        let update = "UPDATE register SET value = value + 1 RETURNING value";
+        match db.query_row(update, [], |row| row.get::<_, i64>(0)) {
+            Ok(value) => {
+                assert!(value > least, "wrote {value} after {least} was acknowledged");
+                acknowledged(&file, value);
+                commits += 1;
+            }
+            Err(error) => {
+                let code = sql::code(&error);
+                assert!(code == sql::CONFLICT || code & 0xff == IOERR, "{code}: {error}");
+            }
+        }
+    }
+    println!("{reads} {commits} {}", sql::counter(&db, "round_trips"));
 }
 
 fn both(main: &str, other: &str, level: &str, count: i64, log: &Path) -> ExitCode {

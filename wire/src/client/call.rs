@@ -11,7 +11,7 @@ use super::socket::{Broken, Socket};
 use super::{Client, Endpoint};
 use crate::frame;
 use crate::limits::{HEADER_LEN, MAX_WAIT_MS};
-use crate::message::{ClientHello, Reply, Request};
+use crate::message::{CAN_SHARE_HEADS, ClientHello, Reply, Request};
 
 /// First wait between two attempts; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(2);
@@ -222,7 +222,11 @@ impl Client {
         endpoint: &Endpoint,
         deadline: Deadline,
     ) -> Result<Greeted, Broken> {
-        let hello = ClientHello { capabilities: 0, software: self.options.software.clone() };
+        let capabilities = match endpoint {
+            Endpoint::Unix(_) => CAN_SHARE_HEADS,
+            Endpoint::Tcp(_) => 0,
+        };
+        let hello = ClientHello { capabilities, software: self.options.software.clone() };
         let id = self.next_id();
         let frame = hello.encode(id).map_err(Broken::Refused)?;
         socket.send(&frame, &*self.env().clock, deadline)?;
@@ -242,7 +246,10 @@ impl Client {
                     Some(store) if store != found => Err(Broken::Refused(Error::Unavailable {
                         what: format!("the server now serves store {found}, not {store}"),
                     })),
-                    _ => Ok((socket, found)),
+                    _ => {
+                        self.heads.greeted(hello.heads.as_ref(), found);
+                        Ok((socket, found))
+                    }
                 }
             }
             Reply::Error(error) if error.is_transient() => Err(Broken::Lost(error.to_string())),

@@ -5,6 +5,7 @@
 
 mod call;
 mod endpoint;
+mod heads;
 mod pool;
 mod socket;
 
@@ -29,6 +30,7 @@ use interleaf_store::{Error, Result};
 pub(crate) use self::call::commit_error;
 use self::call::{Repeat, unexpected};
 pub use self::endpoint::Endpoint;
+use self::heads::Heads;
 use self::pool::Pool;
 use self::socket::Broken;
 use crate::limits::STAGE_REQUEST_BYTES;
@@ -80,6 +82,7 @@ pub struct Client {
     /// Index of the endpoint that answered last.
     preferred: AtomicUsize,
     pool: Pool,
+    heads: Heads,
     /// The store that the first server named: no other is accepted after it.
     store: Option<StoreId>,
     last_id: AtomicU64,
@@ -112,6 +115,7 @@ impl Client {
             options,
             preferred: AtomicUsize::new(0),
             pool: Pool::default(),
+            heads: Heads::default(),
             store: None,
             last_id: AtomicU64::new(0),
             round_trips: AtomicU64::new(0),
@@ -213,8 +217,15 @@ impl Backend for Client {
     }
 
     fn begin(&self, request: &BeginRequest, deadline: Deadline) -> Result<BeginReply> {
+        if let Some(reply) = self.heads.begin(request) {
+            return Ok(reply);
+        }
+        let generation = self.heads.generation();
         match self.ask(&Request::Begin(Cow::Borrowed(request)), deadline)? {
-            Reply::Begun(reply) => Ok(reply),
+            Reply::Begun(reply) => {
+                self.heads.begun(generation, request.branch, &reply);
+                Ok(reply)
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -261,12 +272,15 @@ impl Backend for Client {
     }
 
     fn commit(&self, request: &CommitRequest, deadline: Deadline) -> Result<CommitReply> {
+        let generation = self.heads.generation();
         let bytes: usize = request.parts.iter().map(|part| page_bytes(&part.writes)).sum();
-        if bytes > STAGE_REQUEST_BYTES {
+        let reply = if bytes > STAGE_REQUEST_BYTES {
             self.commit_staged(request, deadline)
         } else {
             self.commit_frame(request, deadline)
-        }
+        }?;
+        self.heads.committed(generation, request, &reply);
+        Ok(reply)
     }
 
     fn find_commit(&self, id: CommitId, deadline: Deadline) -> Result<Option<Version>> {

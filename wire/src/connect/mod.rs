@@ -73,6 +73,7 @@ impl ConnectOptions {
             env: self.env.clone(),
             memory_bytes: self.memory_bytes,
             open_timeout: self.timeout,
+            heads_mode: None,
         }
     }
 }

@@ -12,7 +12,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-pub use hello::{ClientHello, ServerHello};
+pub use hello::{CAN_SHARE_HEADS, ClientHello, ServerHello};
 pub use reply::{DatabasePage, LogPage, Reply};
 pub use request::{Request, RequestKind};
 

@@ -173,7 +173,18 @@ pub(super) fn replies() -> Vec<Reply> {
     };
     let bytes = Bytes::from(vec![7; 512]);
     vec![
-        Reply::Hello(ServerHello { capabilities: 1 << 63, store: store_info() }),
+        Reply::Hello(ServerHello { capabilities: 1 << 63, store: store_info(), heads: None }),
+        Reply::Hello(ServerHello {
+            capabilities: 4,
+            store: store_info(),
+            heads: Some(interleaf_heads::Place {
+                path: "/srv/store/heads.shm".into(),
+                device: 2,
+                inode: 3,
+                generation: 4,
+                boot: "0d0f".into(),
+            }),
+        }),
         Reply::Info(store_info()),
         opened(None),
         opened(Some(Version::new(4, 4))),
