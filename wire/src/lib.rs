@@ -13,6 +13,7 @@ pub mod client;
 pub mod connect;
 pub mod frame;
 pub mod limits;
+pub mod looks;
 pub mod marker;
 pub mod message;
 

@@ -4,6 +4,7 @@
 //! for the disk blocks its thread while another one takes the reactor over, so that commits
 //! of many clients meet in the engine's group commit.
 
+mod alone;
 mod connection;
 pub mod detach;
 mod directory;
@@ -21,6 +22,7 @@ mod tend;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -186,6 +188,8 @@ async fn serve(
         store: Arc::clone(&served.store),
         env: env.clone(),
         large: LargeGate::default(),
+        alone: Arc::default(),
+        connections: AtomicU64::new(0),
         metrics: Arc::default(),
         stop: stopped.clone(),
     });

@@ -85,6 +85,6 @@ impl Board {
 
 /// A store's id as two words.
 pub(crate) fn halves(store: [u8; 16]) -> [u64; 2] {
-    let number = u128::from_be_bytes(store);
-    [(number >> 64) as u64, number as u64]
+    let [a, b, c, d, e, f, g, h, rest @ ..] = store;
+    [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes(rest)]
 }

@@ -104,7 +104,7 @@ impl Slot<'_> {
             let before = self.sequence.load(Ordering::Acquire);
             let seen = (self.branch.load(Ordering::Relaxed), self.head.load(Ordering::Relaxed));
             fence(Ordering::Acquire);
-            if before % 2 == 0 && self.sequence.load(Ordering::Relaxed) == before {
+            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
                 return Some(seen);
             }
             std::hint::spin_loop();

@@ -7,7 +7,7 @@ use interleaf_store::env::Deadline;
 use interleaf_store::types::{CommitId, StoreId};
 use interleaf_store::{Error, Result};
 
-use super::socket::{Broken, Socket};
+use super::socket::{Broken, Pace, Socket};
 use super::{Client, Endpoint};
 use crate::frame;
 use crate::limits::{HEADER_LEN, MAX_WAIT_MS};
@@ -58,7 +58,7 @@ impl Client {
         let mut last = None;
         let mut wait = FIRST_WAIT;
         loop {
-            let error = match self.attempt(&mut frame, repeat, is_quick(request), deadline) {
+            let error = match self.attempt(&mut frame, repeat, pace(request), deadline) {
                 Ok(Reply::Error(error)) if error.is_transient() => error,
                 Ok(Reply::Error(error)) => return Err(after_doubt(error, repeat, doubt)),
                 Ok(reply) => return Ok(reply),
@@ -100,7 +100,7 @@ impl Client {
         &self,
         frame: &mut [u8],
         repeat: Repeat,
-        soon: bool,
+        pace: Pace,
         deadline: Deadline,
     ) -> Result<Reply, Failed> {
         let unsent = |why| Failed { sent: false, why };
@@ -118,12 +118,12 @@ impl Client {
             self.pool.clear();
             if reused && matches!(why, Broken::Lost(_)) {
                 // The whole pool went stale at once: begin anew without a wait.
-                return self.attempt(frame, repeat, soon, deadline);
+                return self.attempt(frame, repeat, pace, deadline);
             }
             // A part of a frame has no effect.
             return Err(unsent(why));
         }
-        match self.reply(&mut socket, request, soon, deadline) {
+        match self.reply(&mut socket, request, pace, deadline) {
             Ok(reply) => {
                 self.pool.give(socket);
                 Ok(reply)
@@ -139,11 +139,11 @@ impl Client {
         &self,
         socket: &mut Socket,
         request: u64,
-        soon: bool,
+        pace: Pace,
         deadline: Deadline,
     ) -> Result<Reply, Broken> {
         self.round_trips.fetch_add(1, Ordering::Relaxed);
-        let (id, reply) = socket.receive(&*self.env().clock, deadline, soon)?;
+        let (id, reply) = socket.receive(&*self.env().clock, deadline, pace)?;
         if id == request {
             return Ok(reply);
         }
@@ -230,7 +230,7 @@ impl Client {
         let id = self.next_id();
         let frame = hello.encode(id).map_err(Broken::Refused)?;
         socket.send(&frame, &*self.env().clock, deadline)?;
-        let reply = self.reply(&mut socket, id, false, deadline);
+        let reply = self.reply(&mut socket, id, Pace::Slow, deadline);
         if reply.is_err() && socket.got_http() {
             return Err(Broken::Refused(Error::InvalidUrl {
                 url: endpoint.to_string(),
@@ -270,12 +270,13 @@ impl Client {
     }
 }
 
-/// Whether a server answers a request from memory or by few reads.
-fn is_quick(request: &Request<'_>) -> bool {
+/// How long a server takes for a request.
+fn pace(request: &Request<'_>) -> Pace {
     match request {
-        Request::Begin(_) => true,
-        Request::Read(read) => read.pages.len() <= QUICK_PAGES,
-        _ => false,
+        Request::Begin(_) => Pace::Quick,
+        Request::Read(read) if read.pages.len() <= QUICK_PAGES => Pace::Quick,
+        Request::Commit(_) => Pace::Disk,
+        _ => Pace::Slow,
     }
 }
 

@@ -217,7 +217,11 @@ impl Backend for Client {
     }
 
     fn begin(&self, request: &BeginRequest, deadline: Deadline) -> Result<BeginReply> {
-        if let Some(reply) = self.heads.begin(request) {
+        // Without its server, whose next one may know of another incarnation, the transaction
+        // would read what is at hand and could not commit.
+        if let Some(reply) = self.heads.begin(request)
+            && self.pool.is_connected()
+        {
             return Ok(reply);
         }
         let generation = self.heads.generation();

@@ -36,6 +36,14 @@ impl Pool {
         slot.sockets.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
+    /// Whether the server of the socket used last is there still, as far as this machine knows.
+    /// Where all sockets are at work, their requests will tell.
+    pub(super) fn is_connected(&self) -> bool {
+        let Some(slot) = self.mine() else { return true };
+        let sockets = slot.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.last().is_none_or(Socket::is_connected)
+    }
+
     /// Keeps a socket that is idle again.
     pub(super) fn give(&self, socket: Socket) {
         let Some(slot) = self.mine() else { return };

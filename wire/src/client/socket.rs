@@ -12,15 +12,25 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use crate::frame::{Header, is_http, parse_header};
 use crate::limits::HEADER_LEN;
+use crate::looks::{LOOK, Looks};
 use crate::message::Reply;
 
 /// Bytes asked of the kernel at once, and kept for the next reply.
 const INBOX_BYTES: usize = 16 << 10;
 
-/// How often a reply that comes soon is looked for before the thread sleeps until it is
-/// there: to wake a sleeping thread may take longer than the server's work. Others run in
-/// between where there are any.
-const LOOKS: usize = 32;
+/// How long a reply is looked for that a server gives from memory.
+const SHORT_LOOK: Duration = Duration::from_micros(30);
+
+/// How long a reply takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// The server has it in memory, or almost.
+    Quick,
+    /// As long as a disk.
+    Disk,
+    /// Nobody knows.
+    Slow,
+}
 
 /// Most bytes by which the inbox grows ahead of what has arrived.
 const GROWTH_BYTES: usize = 1 << 20;
@@ -42,6 +52,8 @@ pub(super) struct Socket {
     inbox: Vec<u8>,
     send_timeout: Duration,
     receive_timeout: Duration,
+    /// For replies of [`Pace::Disk`].
+    looks: Looks,
 }
 
 impl fmt::Debug for Socket {
@@ -57,6 +69,7 @@ impl Socket {
             inbox: Vec::with_capacity(INBOX_BYTES),
             send_timeout: Duration::ZERO,
             receive_timeout: Duration::ZERO,
+            looks: Looks::default(),
         }
     }
 
@@ -80,16 +93,20 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits for the next frame and decodes it. `soon`: it is expected without a wait of the
-    /// server for its disk.
+    /// Waits for the next frame and decodes it.
     pub(super) fn receive(
         &mut self,
         clock: &dyn Clock,
         deadline: Deadline,
-        soon: bool,
+        pace: Pace,
     ) -> Result<(u64, Reply), Broken> {
-        if soon {
-            self.look()?;
+        match pace {
+            Pace::Quick => drop(self.look(clock, SHORT_LOOK)?),
+            Pace::Disk if self.looks.due() => {
+                let found = self.look(clock, LOOK)?;
+                self.looks.looked(found);
+            }
+            Pace::Disk | Pace::Slow => {}
         }
         let header = self.fill(clock, deadline)?;
         let body = self.inbox.get(HEADER_LEN..header.frame_len()).unwrap_or_default();
@@ -104,23 +121,32 @@ impl Socket {
         Ok((header.request, reply))
     }
 
+    /// Whether the peer is there still, while nothing is awaited of it.
+    pub(super) fn is_connected(&self) -> bool {
+        let mut byte = [0u8];
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        matches!(rustix::net::recv(&self.fd, &mut byte, flags), Err(Errno::AGAIN))
+    }
+
     /// Whether what was received last is HTTP.
     pub(super) fn got_http(&self) -> bool {
         is_http(&self.inbox)
     }
 
-    /// Reads what comes within a few looks.
-    fn look(&mut self) -> Result<(), Broken> {
-        for _ in 0..LOOKS {
+    /// Reads what comes within a moment; whether something did. Others run in between, where
+    /// there are any.
+    fn look(&mut self, clock: &dyn Clock, limit: Duration) -> Result<bool, Broken> {
+        let begun = clock.now();
+        while clock.now().duration_since(begun) < limit {
             let space = rustix::buffer::spare_capacity(&mut self.inbox);
             match rustix::net::recv(&self.fd, space, RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Err(gone()),
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(true),
                 Err(Errno::INTR | Errno::AGAIN) => std::thread::yield_now(),
                 Err(error) => return Err(Broken::Lost(format!("receiving: {error}"))),
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Reads until the inbox begins with a whole frame.
