@@ -337,7 +337,8 @@ fn opening_ends_at_its_deadline_and_says_why() {
     let engine = SimEngine::shared(1, plan);
     let env = engine.env();
     let open_timeout = Duration::from_secs(3);
-    let options = StoreOptions { env: env.clone(), memory_bytes: 0, open_timeout };
+    let options =
+        StoreOptions { env: env.clone(), memory_bytes: 0, open_timeout, heads_mode: None };
     let begun = env.clock.now();
     let error = Store::open(Arc::new(engine), options).err().unwrap();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
