@@ -179,6 +179,38 @@ fn what_a_process_commits_that_opens_the_directory_itself_is_seen() {
 }
 
 #[test]
+fn without_its_server_no_begin_succeeds() {
+    for clean in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::on(dir.path());
+        let url = socket_url(dir.path()).parse().unwrap();
+        let one = connect(&url, &options(Duration::from_millis(300))).unwrap();
+        let mine = Database::open(&*one, "app");
+        write(&mine, "first");
+        let (last, _) = begin(&mine, None);
+        assert_eq!(begin(&mine, known(&last)).1, 0);
+        if clean {
+            assert_eq!(server.stop().0, Some(0));
+        } else {
+            server.kill();
+        }
+        let request = BeginRequest { branch: mine.open.branch, at: None, known: known(&last) };
+        // Also the second one, which finds no connection at all.
+        for _ in 0..3 {
+            let short = interleaf_store::env::Env::system().deadline(Duration::from_millis(50));
+            let error = one.begin(&request, short).unwrap_err();
+            assert!(
+                error.is_transient() || matches!(error, interleaf_store::Error::Timeout { .. })
+            );
+        }
+        let _next = Server::on(dir.path());
+        let last = begin(&mine, known(&last)).0;
+        let last = begin(&mine, known(&last)).0;
+        assert_eq!(begin(&mine, known(&last)).1, 0, "with the next one as before");
+    }
+}
+
+#[test]
 fn without_a_board_each_begin_is_a_request() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@
 //! slot, so that it never waits for a lock that only the parent could release, and never
 //! writes to a connection that the parent uses.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::socket::Socket;
@@ -21,6 +21,8 @@ struct Slot {
     /// The process that it belongs to; 0 for none yet. Set once.
     owner: AtomicU32,
     sockets: Mutex<Vec<Socket>>,
+    /// Whether the last that was heard of the server was a reply.
+    answered: AtomicBool,
 }
 
 /// The pool.
@@ -36,18 +38,19 @@ impl Pool {
         slot.sockets.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Whether the server of the socket used last is there still, as far as this machine knows.
+    /// Whether the server that answered last is there still, as far as this machine knows.
     /// Where all sockets are at work, their requests will tell.
     pub(super) fn is_connected(&self) -> bool {
-        let Some(slot) = self.mine() else { return true };
+        let Some(slot) = self.mine() else { return false };
         let sockets = slot.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        sockets.last().is_none_or(Socket::is_connected)
+        slot.answered.load(Ordering::Relaxed) && sockets.last().is_none_or(Socket::is_connected)
     }
 
     /// Keeps a socket that is idle again.
     pub(super) fn give(&self, socket: Socket) {
         let Some(slot) = self.mine() else { return };
         let mut sockets = slot.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.answered.store(true, Ordering::Relaxed);
         if sockets.len() < KEPT_SOCKETS {
             sockets.push(socket);
         }
@@ -56,8 +59,10 @@ impl Pool {
     /// Closes what is idle: its server is gone.
     pub(super) fn clear(&self) {
         if let Some(slot) = self.mine() {
-            let idle =
-                std::mem::take(&mut *slot.sockets.lock().unwrap_or_else(PoisonError::into_inner));
+            let mut sockets = slot.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+            slot.answered.store(false, Ordering::Relaxed);
+            let idle = std::mem::take(&mut *sockets);
+            drop(sockets);
             drop(idle);
         }
     }
