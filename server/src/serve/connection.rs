@@ -326,15 +326,22 @@ impl Connection {
 
     /// Writes the commits that wait.
     fn lead(&self) {
+        let in_passing = self.shared.alone.may_lead(self.number);
         let shared = Arc::clone(&self.shared);
         let lead = move || {
             let begun = shared.env.clock.now();
-            if std::panic::catch_unwind(AssertUnwindSafe(|| shared.store.lead_commits())).is_err() {
+            let write = || match in_passing {
+                // Others' commits that come meanwhile are not this connection's to write: it
+                // would be read no more for as long as they come.
+                true => shared.store.lead_commits_in_passing(),
+                false => shared.store.lead_commits(),
+            };
+            if std::panic::catch_unwind(AssertUnwindSafe(write)).is_err() {
                 tracing::error!("the server failed while it wrote commits");
             }
             shared.alone.led(shared.env.clock.now().duration_since(begun));
         };
-        if self.shared.alone.may_lead(self.number) {
+        if in_passing {
             return lead();
         }
         // In place, for a switch to a waiting thread would be on the commit's way: against

@@ -383,6 +383,10 @@ impl<S: Storage> Kv for Group<S> {
         self.lead_queue(Leader::Sent);
     }
 
+    fn lead_in_passing(&self) {
+        self.lead_queue(Leader::Passing);
+    }
+
     fn set_successor(&self, ask: AskSuccessor) {
         // Whoever was named first does as well.
         self.successor.get_or_init(|| ask);

@@ -366,9 +366,13 @@ pub trait Kv: Send + Sync + 'static {
     /// another thread does it. Blocks for as long.
     fn lead(&self) {}
 
+    /// As [`lead`](Self::lead), of a thread that has other work: after one batch the lead goes
+    /// to another, if there is one.
+    fn lead_in_passing(&self) {}
+
     /// Sets whom to ask for another thread, once: where a caller of
-    /// [`commit_at`](Self::commit_at) leads and others submit without an end, it would
-    /// never get its own answer.
+    /// [`commit_at`](Self::commit_at) or [`lead_in_passing`](Self::lead_in_passing) leads and
+    /// others submit without an end, it would never get to its own answer, or work.
     fn set_successor(&self, _ask: AskSuccessor) {}
 
     /// Runs `body` until it commits, at most until the deadline, with back-off. For

@@ -63,7 +63,8 @@ impl CommitWork {
 impl Store {
     /// As [`Backend::commit`](crate::api::Backend::commit), the result being given to
     /// `done`, at once or later. Where this says `true` the caller must call
-    /// [`lead_commits`](Self::lead_commits) next, from a thread that may block.
+    /// [`lead_commits`](Self::lead_commits) next, from a thread that may block, or
+    /// [`lead_commits_in_passing`](Self::lead_commits_in_passing).
     #[must_use = "somebody has to lead"]
     pub fn submit(
         self: &Arc<Self>,
@@ -118,6 +119,12 @@ impl Store {
     /// or nothing is left. Blocks for as long.
     pub fn lead_commits(&self) {
         self.kv.lead();
+    }
+
+    /// As [`lead_commits`](Self::lead_commits), by a thread that others wait for: what is
+    /// submitted meanwhile is another thread's to write.
+    pub fn lead_commits_in_passing(&self) {
+        self.kv.lead_in_passing();
     }
 
     /// Whether nothing but an attempt at its own snapshot is needed, if that succeeds.

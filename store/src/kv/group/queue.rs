@@ -4,7 +4,8 @@
 //! The first that finds nobody leading leads; it goes on while commits wait, for to wake
 //! another leader takes about as long as a batch, and the disk would be idle so long. After
 //! [`MAX_BATCHES_LED`] batches it hands over to a seat at the head of the queue; a leader
-//! that has a seat itself, and an answer to give, also to a thread that it asks for.
+//! that has a seat itself, and an answer to give, also to a thread that it asks for. One that
+//! has other work does so after its first batch.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -59,6 +60,8 @@ enum Caller {
 pub(super) enum Leader {
     /// A caller with a commit of its own, for whose answer somebody waits.
     Seated,
+    /// A thread with other work that waits for it.
+    Passing,
     /// A thread that came to lead.
     Sent,
 }
@@ -192,9 +195,10 @@ impl<S: Storage> Group<S> {
 
     /// Commits what waits, batch by batch, until nobody waits or another one leads.
     pub(super) fn lead_queue(&self, leader: Leader) {
+        let most = if leader == Leader::Passing { 1 } else { MAX_BATCHES_LED };
         for batch in 1usize.. {
             self.lead_once();
-            let over = batch >= MAX_BATCHES_LED;
+            let over = batch >= most;
             let mut queue = lock(&self.queue.0);
             match queue.waiting.front().map(|next| &next.caller) {
                 None => {
@@ -205,7 +209,7 @@ impl<S: Storage> Group<S> {
                     next.set(Turn::Lead);
                     return;
                 }
-                Some(Caller::Called(_)) if over && leader == Leader::Seated => {}
+                Some(Caller::Called(_)) if over && leader != Leader::Sent => {}
                 Some(_) => continue,
             }
             drop(queue);

@@ -350,24 +350,47 @@ fn a_panic_in_what_is_told_is_nobody_elses() {
     assert!(!engine.queue.is_led(), "G4");
 }
 
+/// Most commits of one chain of [`submit_again`].
+const MOST: u32 = 1_000;
+
+/// Submits a commit whose answer submits the next; whether the caller is to lead.
+fn submit_again(engine: Arc<TestEngine>, count: Arc<AtomicU32>) -> bool {
+    let done = {
+        let engine = Arc::clone(&engine);
+        move |result: KvResult<Version>| {
+            result.unwrap();
+            if count.fetch_add(1, Ordering::SeqCst) < MOST {
+                assert!(!submit_again(engine, count), "somebody leads");
+            }
+        }
+    };
+    let deadline = within(&engine, 60_000);
+    engine.submit(put("a", Durability::Buffered), deadline, Box::new(done))
+}
+
+#[test]
+fn a_thread_that_leads_in_passing_is_let_go_after_a_batch() {
+    let (engine, orders) = engine();
+    drop(orders);
+    let (engine, count) = (Arc::new(engine), Arc::new(AtomicU32::new(0)));
+    let (asked, ask) = mpsc::channel();
+    engine.set_successor(Box::new(move || asked.send(()).is_ok()));
+    assert!(submit_again(Arc::clone(&engine), Arc::clone(&count)));
+    engine.lead_in_passing();
+    assert_eq!(count.load(Ordering::SeqCst), 1, "the batch with its own commit");
+    ask.try_recv().unwrap();
+    assert!(engine.queue.is_led(), "by whoever was asked");
+    engine.lead();
+    assert_eq!(count.load(Ordering::SeqCst), MOST + 1);
+    assert!(ask.try_recv().is_err() && !engine.queue.is_led(), "G4");
+    assert!(!engine.submit(put("", Durability::Buffered), within(&engine, 60_000), Box::new(drop)));
+    assert!(engine.submit(put("b", Durability::Buffered), within(&engine, 60_000), Box::new(drop)));
+    engine.lead_in_passing();
+    assert!(ask.try_recv().is_err() && !engine.queue.is_led(), "nobody waits: nobody is asked");
+}
+
 #[test]
 fn a_caller_that_leads_is_let_go_however_much_is_submitted() {
-    const MOST: u32 = 1_000;
-
-    fn submit_again(engine: Arc<TestEngine>, count: Arc<AtomicU32>) -> bool {
-        let done = {
-            let engine = Arc::clone(&engine);
-            move |result: KvResult<Version>| {
-                result.unwrap();
-                if count.fetch_add(1, Ordering::SeqCst) < MOST {
-                    assert!(!submit_again(engine, count), "somebody leads");
-                }
-            }
-        };
-        let deadline = within(&engine, 60_000);
-        engine.submit(put("a", Durability::Buffered), deadline, Box::new(done))
-    }
-
     let (engine, orders) = engine();
     let (engine, count) = (Arc::new(engine), Arc::new(AtomicU32::new(0)));
     let (asked, ask) = mpsc::channel();
