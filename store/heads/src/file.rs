@@ -12,6 +12,9 @@ use crate::map::{Access, Words};
 /// Name of the file in a store's directory.
 pub const FILE_NAME: &str = "heads.shm";
 
+/// Its name while it is being made.
+pub(crate) const DRAFT_NAME: &str = "heads.shm.new";
+
 /// Names one file of one run of one machine, and the server that writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -55,10 +58,13 @@ pub(crate) fn open_or_make(dir: &Path, mode: u32) -> io::Result<(File, PathBuf)>
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         return Ok((file, path));
     }
-    let draft = dir.join(format!("{FILE_NAME}.{}", std::process::id()));
+    // Of one name, under the directory's lock: what a full disk or a crash leaves of it is
+    // written over by the next one.
+    let draft = dir.join(DRAFT_NAME);
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(true).mode(mode).open(&draft)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
     // Written, not left as a hole: a store to a mapped hole of a full disk kills the process.
     let mut bytes = vec![0; FILE_BYTES];
     bytes.splice(..WORD, MAGIC.to_ne_bytes());

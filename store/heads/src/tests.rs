@@ -109,6 +109,24 @@ fn a_file_that_cannot_be_used_is_replaced() {
     }
 }
 
+#[test]
+fn what_a_crash_left_of_a_new_file_goes() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let draft = dir.path().join(file::DRAFT_NAME);
+    std::fs::write(&draft, vec![1; 1 << 20]).unwrap();
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let mut board = board(dir.path());
+    board.show(1, 2);
+    let reader = reader(&board);
+    assert_eq!(reader.look(board.place().generation, 1), Some(Look { newest: 5, head: 2 }));
+    let names: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, [FILE_NAME]);
+    let mode = std::fs::metadata(&board.place().path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
 /// H2, with slots that change hands all the time.
 #[test]
 fn readers_beside_a_writer_see_no_head_that_was_not_there() {
