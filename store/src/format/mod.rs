@@ -4,6 +4,7 @@
 //! * [`records`] holds the small values: catalog, allocation, page records, staging.
 //! * [`log`] holds the log entry, which may be cut into parts.
 
+pub mod delta;
 pub mod keys;
 pub mod log;
 pub mod records;
@@ -12,8 +13,8 @@ use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
 
 /// Version of the whole format, in the `format` record. A program that knows less refuses
-/// the store: it would not see what commits of any size wrote.
-pub const FORMAT_VERSION: u16 = 2;
+/// the store: it would not see what commits of any size wrote, nor read small changes.
+pub const FORMAT_VERSION: u16 = 3;
 
 /// The oldest format whose records all mean the same today: such a store becomes one of
 /// [`FORMAT_VERSION`] when it is opened.

@@ -285,23 +285,40 @@ impl PinRecord {
 }
 
 /// What a page holds at a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PageRecord {
     /// The content of this hash.
     Content(ContentHash),
     /// Zeros.
     Zeros,
+    /// What differs from a full page that is a content record.
+    Delta {
+        /// Hash of the whole page.
+        hash: ContentHash,
+        /// Hash of the full page.
+        base: ContentHash,
+        /// The difference, see [`delta`](super::delta).
+        delta: Bytes,
+    },
 }
 
 impl PageRecord {
     const CONTENT: u8 = 0;
     const ZEROS: u8 = 1;
+    const DELTA: u8 = 2;
 
     /// The value.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut w = value_of(2 + ContentHash::LEN);
+        let length = match self {
+            Self::Content(_) | Self::Zeros => 2 + ContentHash::LEN,
+            Self::Delta { delta, .. } => 2 + 2 * ContentHash::LEN + delta.len(),
+        };
+        let mut w = value_of(length);
         match self {
+            Self::Delta { hash, base, delta } => {
+                w.u8(Self::DELTA).bytes(&hash.to_bytes()).bytes(&base.to_bytes()).bytes(delta)
+            }
             Self::Content(hash) => w.u8(Self::CONTENT).bytes(&hash.to_bytes()),
             Self::Zeros => w.u8(Self::ZEROS),
         };
@@ -317,6 +334,11 @@ impl PageRecord {
         let record = match r.u8()? {
             Self::CONTENT => Self::Content(ContentHash::from_bytes(r.array()?)),
             Self::ZEROS => Self::Zeros,
+            Self::DELTA => Self::Delta {
+                hash: ContentHash::from_bytes(r.array()?),
+                base: ContentHash::from_bytes(r.array()?),
+                delta: Bytes::copy_from_slice(r.take_rest()),
+            },
             _ => return Err(r.corrupt("an unknown kind")),
         };
         r.end()?;
@@ -574,7 +596,7 @@ mod tests {
         newer[10..12].copy_from_slice(&[0, 9]);
         assert!(matches!(
             FormatRecord::decode(&newer),
-            Err(Error::FormatVersion { found: 9, known: 2, .. })
+            Err(Error::FormatVersion { found: 9, known: 3, .. })
         ));
         for garbage in [&b""[..], b"\x01", b"\x02garbage", b"hello, this is no store"] {
             assert!(matches!(FormatRecord::decode(garbage), Err(Error::Corrupt { .. })));

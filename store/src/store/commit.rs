@@ -23,6 +23,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Store;
+use super::bases::{Bases, NewBase};
 use super::fetched::{Fetched, point};
 use super::prepare::{Prepared, PreparedPart, check_request, part_writes};
 use super::published::Event;
@@ -37,13 +38,21 @@ use crate::format::{keys, records};
 use crate::kv::{Commit, KvError, OnPublish, Reads, Scan, Snapshot};
 use crate::types::{CommitId, Version};
 
-/// The heads right before the commit, filled in when it is published.
-pub(super) struct Previous(Arc<Mutex<Vec<Option<Version>>>>);
+/// What is to be done and told once a commit took effect.
+pub(super) struct Previous {
+    /// The heads right before the commit, filled in when it is published.
+    heads: Arc<Mutex<Vec<Option<Version>>>>,
+    bases: Bases,
+    /// The full pages that it writes.
+    full: Vec<NewBase>,
+}
 
 impl Previous {
     /// The reply to a commit that took effect at `version`.
-    pub(super) fn reply(&self, version: Version) -> CommitReply {
-        let previous = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    pub(super) fn reply(self, version: Version) -> CommitReply {
+        self.bases.keep(self.full);
+        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        let previous = std::mem::take(&mut *heads);
         CommitReply { version, previous }
     }
 }
@@ -202,7 +211,11 @@ impl Store {
         prepared: &Prepared<'_>,
         snapshot: Version,
     ) -> (Commit, Previous) {
-        let previous = Previous(Arc::new(Mutex::new(vec![None; prepared.parts.len()])));
+        let previous = Previous {
+            heads: Arc::new(Mutex::new(vec![None; prepared.parts.len()])),
+            bases: self.bases.clone(),
+            full: prepared.full_pages(),
+        };
         if prepared.indexed && self.published.is_some() {
             self.unmerged.add(prepared.request.id);
         }
@@ -228,7 +241,7 @@ impl Store {
                 places.push(place);
             }
         }
-        let previous = Arc::clone(&previous.0);
+        let previous = Arc::clone(&previous.heads);
         Some(Box::new(move |version| {
             let heads = published.publish(version, events);
             let mut previous = previous.lock().unwrap_or_else(PoisonError::into_inner);

@@ -288,7 +288,7 @@ impl<R: Reads + ?Sized> View<'_, R> {
         // All in one go, for each page the newest commit first.
         let mut asked = Vec::new();
         for (&page, slot) in pages.iter().zip(found.iter_mut()) {
-            let newer = slot.map_or(Version::ZERO, |(version, _)| version);
+            let newer = slot.as_ref().map_or(Version::ZERO, |(version, _)| *version);
             for &(version, id) in commits.iter().take_while(|(version, _)| *version > newer) {
                 asked.push((keys::staged_page(id, branch, page), version));
             }
@@ -307,7 +307,7 @@ impl<R: Reads + ?Sized> View<'_, R> {
         }
         for (page, slot) in pages.iter().zip(found.iter_mut()) {
             if let Some(answer) = answers.get(page) {
-                *slot = Some(*answer);
+                *slot = Some(answer.clone());
             }
         }
         Ok(())

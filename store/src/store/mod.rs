@@ -7,6 +7,7 @@
 //!   [`status`]: one a kind of call; [`backend`] lists them all.
 
 mod backend;
+mod bases;
 mod begin;
 mod catalog;
 mod commit;
@@ -36,6 +37,7 @@ pub use self::submit::{CommitWork, OnCommit, Submitted};
 
 use interleaf_heads::Board;
 
+use self::bases::Bases;
 use self::merge::Unmerged;
 use self::published::Published;
 use self::remembered::Remembered;
@@ -85,6 +87,7 @@ pub struct Store {
     published: Option<Arc<Published>>,
     /// Of an engine to which others write too.
     remembered: Remembered,
+    bases: Bases,
     /// Of an engine whose only writer is this process.
     unmerged: Unmerged,
     sampler: Arc<Sampler>,
@@ -124,6 +127,7 @@ impl Store {
             incarnation,
             published,
             remembered: Remembered::default(),
+            bases: Bases::default(),
             unmerged,
             sampler,
             counters: Counters::default(),

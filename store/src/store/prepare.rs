@@ -7,13 +7,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Store;
+use super::bases::{Base, Bases, MOST_AT_ONCE, NewBase};
 use super::stage::{ToStage, publish};
 use super::view::Lineage;
 use crate::api::{Allocation, AllocationChange, CommitPart, CommitRequest, MAX_LOG_HASHES};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
+use crate::format::delta;
 use crate::format::log::{LogPages, LogRecord};
-use crate::format::records::{self, PageRecord, StagedPage, encode_content};
+use crate::format::records::{self, PageRecord, StagedPage, decode_content, encode_content};
 use crate::format::{MAX_CLIENT_BYTES, keys};
 use crate::kv::{ConflictSet, KeyRange, Mutation, ReadConflicts};
 use crate::sqlite_file::VIRTUAL;
@@ -73,6 +75,8 @@ pub(super) struct PartWrite {
 enum Written {
     /// With the content record's value.
     Content(ContentHash, Bytes),
+    /// What differs from a full page in the store.
+    Delta { hash: ContentHash, base: ContentHash, delta: Bytes },
     /// Its content is in the store already.
     Staged(ContentHash),
     /// The database grew over it.
@@ -173,6 +177,11 @@ impl Store {
             let (hash, value) = match written {
                 Written::Staged(_) => return None,
                 Written::Content(hash, value) => (*hash, std::mem::take(value)),
+                // Such a commit gets no bases.
+                Written::Delta { .. } => {
+                    let what = format!("page {page} of a large commit as a difference");
+                    return Some(Err(Error::Corrupt { what }));
+                }
                 Written::Zeros => zeros
                     .get_or_insert_with(|| {
                         let bytes = vec![0; size.len()];
@@ -221,7 +230,8 @@ impl Store {
         } else {
             Vec::new()
         };
-        let (pages, content_bytes) = collect_pages(part, staged, before, after)?;
+        let bases = (!may_be_indexed(request)).then_some(&self.bases);
+        let (pages, content_bytes) = collect_pages(part, staged, (before, after), bases)?;
         let shrunk_to = shrunk_to(before, after);
         let mut reads = with_writes(&part.reads, &pages);
         if let Some(size) = shrunk_to {
@@ -262,8 +272,8 @@ fn shrunk_to(before: Allocation, after: Allocation) -> Option<PageCount> {
 fn collect_pages(
     part: &CommitPart,
     staged: Vec<(PageNumber, StagedPage)>,
-    before: Allocation,
-    after: Allocation,
+    (before, after): (Allocation, Allocation),
+    bases: Option<&Bases>,
 ) -> Result<(BTreeMap<PageNumber, Written>, u64)> {
     let check = |page: PageNumber, bytes: usize| {
         if bytes != after.page_size.len() {
@@ -290,10 +300,16 @@ fn collect_pages(
     let mut hashes = part.hashes.iter();
     for (page, bytes) in &part.writes {
         check(*page, bytes.len())?;
-        content_bytes += bytes.len() as u64;
         let hash = hashes.next().map_or_else(|| ContentHash::of(bytes), |hash| *hash);
         debug_assert_eq!(hash, ContentHash::of(bytes), "the hash of page {page} as given");
-        pages.insert(*page, Written::Content(hash, encode_content(bytes)));
+        let written = bases
+            .and_then(|bases| difference(&bases.get(part.branch, *page)?, hash, bytes))
+            .unwrap_or_else(|| Written::Content(hash, encode_content(bytes)));
+        content_bytes += match &written {
+            Written::Delta { delta, .. } => delta.len() as u64,
+            _ => bytes.len() as u64,
+        };
+        pages.insert(*page, written);
     }
     // F2: what the database grew over and SQLite did not write.
     let kept = shrunk_to(before, after).unwrap_or(before.pages);
@@ -307,6 +323,12 @@ fn collect_pages(
         }
     }
     Ok((pages, content_bytes))
+}
+
+/// A page as its difference from a full one, where that takes a quarter of the page or less.
+fn difference(base: &Base, hash: ContentHash, page: &[u8]) -> Option<Written> {
+    let delta = delta::encode(&base.page, page, page.len() / 4)?.into();
+    Some(Written::Delta { hash, base: base.hash, delta })
 }
 
 /// The read set with the write set in it; a client that keeps rule 3 sent it so.
@@ -324,7 +346,7 @@ fn log_pages(pages: &BTreeMap<PageNumber, Written>, size: PageSize) -> LogPages 
     }
     let mut zeros = None;
     let hash = |written: &Written, zeros: &mut Option<ContentHash>| match written {
-        Written::Content(hash, _) | Written::Staged(hash) => *hash,
+        Written::Content(hash, _) | Written::Staged(hash) | Written::Delta { hash, .. } => *hash,
         Written::Zeros => *zeros.get_or_insert_with(|| ContentHash::of(&vec![0; size.len()])),
     };
     LogPages::Hashed(pages.iter().map(|(&page, w)| (page, hash(w, &mut zeros))).collect())
@@ -365,9 +387,39 @@ impl Prepared<'_> {
         // S2: what was staged must not have been given up.
         let staged = self.has_staged().then(|| keys::only(keys::discarded(id)));
         ReadConflicts::Set(Arc::new(CommitReads {
-            keys: rows.chain([keys::only(keys::commit_id(id))]).chain(staged).collect(),
+            keys: rows
+                .chain([keys::only(keys::commit_id(id))])
+                .chain(staged)
+                .chain(self.bases())
+                .collect(),
             parts: self.parts.iter().map(of).collect(),
         }))
+    }
+
+    /// The content that it names and does not write (B1).
+    fn bases(&self) -> impl Iterator<Item = KeyRange> {
+        let writes = self.parts.iter().filter_map(|part| part.write.as_ref());
+        writes.flat_map(|write| {
+            write.pages.values().filter_map(|written| match written {
+                Written::Delta { base, .. } => Some(keys::only(keys::content(write.domain, *base))),
+                _ => None,
+            })
+        })
+    }
+
+    /// The pages that it writes whole: once it took effect, what later ones differ from.
+    pub(super) fn full_pages(&self) -> Vec<NewBase> {
+        let writes = self.parts.iter().filter_map(|part| part.write.as_ref());
+        let full = writes.flat_map(|write| {
+            write.pages.iter().filter_map(|(&page, written)| match written {
+                Written::Content(hash, value) => {
+                    let base = Base { hash: *hash, page: decode_content(value).ok()? };
+                    Some((write.branch, page, base))
+                }
+                _ => None,
+            })
+        });
+        full.take(MOST_AT_ONCE).collect()
     }
 
     /// Whether pages of it were staged, by its client or here (S2).
@@ -446,6 +498,11 @@ impl PartWrite {
                         out.push(Mutation::Put { key, value: value.clone() });
                     }
                     (PageRecord::Content(*hash), Some(*hash))
+                }
+                Written::Delta { hash, base, delta } => {
+                    let record =
+                        PageRecord::Delta { hash: *hash, base: *base, delta: delta.clone() };
+                    (record, Some(*base))
                 }
             };
             out.push(Mutation::PutVersionedKey {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::Store;
+use super::bases::{Base, MOST_AT_ONCE};
 use super::begin::Basis;
 use super::fetched::Fetched;
 use super::merge::unmerged_scan;
@@ -10,8 +11,8 @@ use super::view::{View, branch_scans, page_scan};
 use crate::api::{MAX_READ_PAGES, PageRead, ReadRequest};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
-use crate::format::keys;
 use crate::format::records::{PageRecord, decode_content};
+use crate::format::{delta, keys};
 use crate::kv::{Key, Snapshot};
 use crate::types::{BranchId, ContentHash, PageNumber, PageSize, Version};
 
@@ -37,6 +38,7 @@ impl Zeros {
 enum Source {
     Zeros(Version),
     Content(Version, ContentHash),
+    Delta { version: Version, hash: ContentHash, base: ContentHash, delta: Bytes },
 }
 
 impl Store {
@@ -67,23 +69,40 @@ impl Store {
             .iter()
             .filter_map(|source| match source {
                 Source::Zeros(_) => None,
-                Source::Content(_, hash) => Some(keys::content(basis.lineage.domain, *hash)),
+                Source::Content(_, hash) | Source::Delta { base: hash, .. } => {
+                    Some(keys::content(basis.lineage.domain, *hash))
+                }
             })
             .collect();
         let mut contents = reads.get_many(&wanted)?.into_iter();
         let size = basis.allocation.page_size;
         let mut zeros = None;
         let mut pages = Vec::with_capacity(request.pages.len());
+        let keep = request.pages.len() <= MOST_AT_ONCE;
+        let mut full = Vec::new();
         for (&page, source) in request.pages.iter().zip(sources) {
             pages.push(match source {
                 Source::Zeros(version) => zeros.get_or_insert_with(|| Zeros::new(size)).at(version),
                 Source::Content(version, hash) => {
                     let place = Place { branch: request.branch, page, version };
                     let bytes = place.check(contents.next().flatten(), hash, size)?;
+                    if keep {
+                        full.push((request.branch, page, Base { hash, page: bytes.clone() }));
+                    }
+                    PageRead { version, hash, bytes }
+                }
+                Source::Delta { version, hash, base, delta } => {
+                    let place = Place { branch: request.branch, page, version };
+                    let whole = place.check(contents.next().flatten(), base, size)?;
+                    let bytes = place.changed(&whole, &delta, hash)?;
+                    if keep {
+                        full.push((request.branch, page, Base { hash: base, page: whole }));
+                    }
                     PageRead { version, hash, bytes }
                 }
             });
         }
+        self.bases.seen(full);
         let bytes = pages.iter().map(|page| page.bytes.len() as u64).sum();
         self.counters.read(pages.len() as u64, bytes);
         Ok(pages)
@@ -123,6 +142,9 @@ fn find(
         match found.next().flatten() {
             Some((version, PageRecord::Zeros)) => Ok(Source::Zeros(version)),
             Some((version, PageRecord::Content(hash))) => Ok(Source::Content(version, hash)),
+            Some((version, PageRecord::Delta { hash, base, delta })) => {
+                Ok(Source::Delta { version, hash, base, delta })
+            }
             None => Err(Error::Corrupt {
                 what: format!(
                     "page {page} of branch {} at {}: its record is missing",
@@ -149,6 +171,15 @@ impl Place {
                 self.page, self.branch, self.version
             ),
         }
+    }
+
+    /// The page that differs so from a full one, if it is what the page record says.
+    fn changed(&self, base: &Bytes, delta: &[u8], hash: ContentHash) -> Result<Bytes> {
+        let bytes = delta::apply(base, delta).map_err(|e| self.corrupt(&e.to_string()))?;
+        if ContentHash::of(&bytes) != hash {
+            return Err(self.corrupt("what differs from its base does not match its hash"));
+        }
+        Ok(bytes)
     }
 
     /// The page of a content record, if it is what the page record says.

@@ -119,6 +119,12 @@ impl PageSet {
             .collect()
     }
 
+    /// Gives the set its smallest form, in memory and serialized: runs where pages are
+    /// adjacent.
+    pub fn pack(&mut self) {
+        Arc::make_mut(&mut self.0).optimize();
+    }
+
     /// Portable serialization.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -205,8 +211,12 @@ mod tests {
             for (first, length) in gone {
                 Arc::make_mut(&mut some.0).remove_range(first..first + length);
             }
+            let mut packed = some.clone();
+            packed.pack();
+            prop_assert_eq!(&PageSet::from_bytes(&packed.to_bytes()).unwrap(), &some);
+            prop_assert!(packed.to_bytes().len() <= some.to_bytes().len());
             // As it is, and as it comes back from where it was sent.
-            for some in [PageSet::from_bytes(&some.to_bytes()).unwrap(), some] {
+            for some in [PageSet::from_bytes(&some.to_bytes()).unwrap(), packed, some] {
                 let mut expected: Vec<(u32, u32)> = Vec::new();
                 for page in some.iter().map(PageNumber::get) {
                     match expected.last_mut() {

@@ -27,12 +27,18 @@ pub struct Pager {
     writer: u32,
     /// Pages handed over or written since the pager's last reset.
     handed: PageSet,
+    /// How many those were when they were packed last.
+    packed: u64,
     /// The version through which all of them are known to be right; `None` before the
     /// first transaction.
     version: Option<Version>,
     incarnation: Option<Incarnation>,
     reset: bool,
 }
+
+/// So many more pages, and an eighth of those before, are handed over until they are packed
+/// again.
+const PACK_AFTER: u64 = 64;
 
 impl Default for Pager {
     fn default() -> Self {
@@ -41,6 +47,7 @@ impl Default for Pager {
             written: 0,
             writer: NO_WRITER,
             handed: PageSet::new(),
+            packed: 0,
             version: None,
             incarnation: None,
             reset: false,
@@ -112,13 +119,19 @@ impl Pager {
         let next = (1..=3).map(|n| a.max(b).wrapping_add(n)).find(|&n| n != a && n != b && n != 0);
         self.counter = next.unwrap_or(a ^ 1);
         self.handed.clear();
+        self.packed = 0;
         self.reset = false;
     }
 
     /// SQLite's transaction took effect: its counter is the counter now.
-    pub const fn committed(&mut self, version: Version) {
+    pub fn committed(&mut self, version: Version) {
         self.counter = self.written;
         self.version = Some(version);
+        // They go along with each commit; adjacent ones are sent as a run.
+        if self.handed.len() > self.packed + self.packed / 8 + PACK_AFTER {
+            self.handed.pack();
+            self.packed = self.handed.len();
+        }
     }
 
     /// A commit that others' files took part in found all of `handed` right up to `version`.

@@ -47,6 +47,20 @@ pub fn filled_to(size: usize, byte: u8) -> Bytes {
     bytes.into()
 }
 
+/// A page that begins with `byte`. Those of bytes with the same upper half differ in a few
+/// places, so that one is kept as its difference from another.
+pub fn image(size: usize, byte: u8) -> Bytes {
+    let mut bytes = filled_to(size, byte >> 4).to_vec();
+    if byte == 0 {
+        // A page over which the database grew.
+        return bytes.into();
+    }
+    bytes[0] = byte;
+    bytes[100 + usize::from(byte)] = 0xff;
+    bytes[size - 1 - usize::from(byte % 16)] = byte;
+    bytes.into()
+}
+
 pub fn commit_id() -> CommitId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let mut bytes = [7; 16];

@@ -4,6 +4,7 @@ mod basic;
 mod branches;
 mod catalog;
 pub(super) mod common;
+mod deltas;
 mod faults;
 mod history;
 mod large;

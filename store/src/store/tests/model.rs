@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::common::{Dice, commit_id, filled_to, for_seeds, name, page};
+use super::common::{Dice, commit_id, filled_to, for_seeds, image, name, page};
 use super::world::{Model, ModelBranch, State, Wish};
 use crate::api::{
     Backend, BeginReply, BeginRequest, Changes, CommitReply, CommitRequest, LogRequest,
@@ -523,7 +523,7 @@ fn wish(branch: usize, reply: &BeginReply) -> Wish {
 }
 
 fn hash_of(state: &State, byte: u8) -> ContentHash {
-    ContentHash::of(&filled_to(state.allocation.page_size.len(), byte))
+    ContentHash::of(&image(state.allocation.page_size.len(), byte))
 }
 
 fn run(seed: u64, home: Home, env: Env, kv: Option<Arc<dyn Kv>>) -> (u32, u32, u32) {

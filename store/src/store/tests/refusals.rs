@@ -99,7 +99,7 @@ fn a_transaction_that_changes_nothing_is_answered_and_leaves_no_trace() {
 }
 
 /// Overwrites, or removes, one record behind the store's back.
-fn damage(db: &Db, key: Vec<u8>, value: Option<&[u8]>) {
+pub(super) fn damage(db: &Db, key: Vec<u8>, value: Option<&[u8]>) {
     let mutation = match value {
         Some(value) => Mutation::Put { key, value: Bytes::copy_from_slice(value) },
         None => Mutation::Delete { key },

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::api::{Allocation, AllocationChange, CommitPart};
 use crate::types::{BranchId, CommitId, PageCount, PageNumber, PageSet, Version};
 
-use super::common::{filled_to, page};
+use super::common::{image, page};
 use crate::api::OpenReply;
 
 /// A commit in one branch, as the model knows it.
@@ -62,7 +62,7 @@ impl Wish {
     }
 
     pub fn bytes(&self, byte: u8) -> Bytes {
-        filled_to(self.after.page_size.len(), byte)
+        image(self.after.page_size.len(), byte)
     }
 
     /// From where the kept part of the old pages ends, if something was cut off.
