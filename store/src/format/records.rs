@@ -312,12 +312,12 @@ impl PageRecord {
     pub fn encode(&self) -> Bytes {
         let length = match self {
             Self::Content(_) | Self::Zeros => 2 + ContentHash::LEN,
-            Self::Delta { delta, .. } => 2 + 2 * ContentHash::LEN + delta.len(),
+            Self::Delta { delta, .. } => 4 + 2 * ContentHash::LEN + delta.len(),
         };
         let mut w = value_of(length);
         match self {
             Self::Delta { hash, base, delta } => {
-                w.u8(Self::DELTA).bytes(&hash.to_bytes()).bytes(&base.to_bytes()).bytes(delta)
+                w.u8(Self::DELTA).bytes(&hash.to_bytes()).bytes(&base.to_bytes()).blob(delta)
             }
             Self::Content(hash) => w.u8(Self::CONTENT).bytes(&hash.to_bytes()),
             Self::Zeros => w.u8(Self::ZEROS),
@@ -337,7 +337,7 @@ impl PageRecord {
             Self::DELTA => Self::Delta {
                 hash: ContentHash::from_bytes(r.array()?),
                 base: ContentHash::from_bytes(r.array()?),
-                delta: Bytes::copy_from_slice(r.take_rest()),
+                delta: Bytes::copy_from_slice(r.blob()?),
             },
             _ => return Err(r.corrupt("an unknown kind")),
         };
@@ -564,7 +564,12 @@ mod tests {
         check(&v(4), &encode_version(v(4)), |b| decode_version(b, "head"));
         let pin = PinRecord { branch: BranchId::from_bytes([1; 8]), version: v(3) };
         check(&pin, &pin.encode(), PinRecord::decode);
-        for record in [PageRecord::Content(ContentHash::of(b"x")), PageRecord::Zeros] {
+        let delta = PageRecord::Delta {
+            hash: ContentHash::of(b"x"),
+            base: ContentHash::of(b"y"),
+            delta: Bytes::from_static(b"difference"),
+        };
+        for record in [PageRecord::Content(ContentHash::of(b"x")), PageRecord::Zeros, delta] {
             check(&record, &record.encode(), PageRecord::decode);
         }
         let allocation = Allocation { pages: PageCount(3), ..Allocation::EMPTY };

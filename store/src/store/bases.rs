@@ -18,8 +18,8 @@ const MAX_BYTES: u64 = 16 << 20;
 /// Bytes that a page's place takes besides.
 const PLACE_BYTES: usize = 160;
 
-/// Most pages of one commit, or of one read, that are kept: more are a bulk load or a scan,
-/// and would only push out what is changed again and again.
+/// Of a commit the first so many pages are kept, of a read that asks for more none: bulk loads
+/// and scans would only push out what is changed again and again.
 pub(super) const MOST_AT_ONCE: usize = 64;
 
 /// A full page.
@@ -48,6 +48,11 @@ impl Bases {
     /// The base of a page.
     pub(super) fn get(&self, branch: BranchId, page: PageNumber) -> Option<Base> {
         self.0.get(&(branch, page))
+    }
+
+    /// The page's base cannot be read.
+    pub(super) fn forget(&self, branch: BranchId, page: PageNumber) {
+        self.0.invalidate(&(branch, page));
     }
 
     /// Pages that were read, maybe of long ago: kept where there is none.

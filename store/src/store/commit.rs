@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Store;
 use super::bases::{Bases, NewBase};
 use super::fetched::{Fetched, point};
-use super::prepare::{Prepared, PreparedPart, check_request, part_writes};
+use super::prepare::{Form, Prepared, PreparedPart, check_request, part_writes};
 use super::published::Event;
 use super::retry::Backoff;
 use super::stage::is_discarded;
@@ -160,7 +160,9 @@ impl Store {
             Err(if unknown { Error::OutcomeUnknown { id, why: error.to_string() } } else { error })
         };
         loop {
-            let verdict = match first.take() {
+            let own = first.take();
+            let form = if own.is_some() { Form::Small } else { Form::Whole };
+            let verdict = match own {
                 Some(snapshot) => Ok(Verdict::Clear(snapshot)),
                 None => self.judge(prepared, deadline),
             };
@@ -168,13 +170,15 @@ impl Store {
                 Ok(Verdict::Done(version)) => {
                     return Ok(unknown_heads(prepared.request, version));
                 }
-                Ok(Verdict::Clear(snapshot)) => match self.attempt(prepared, snapshot, deadline) {
-                    Ok(reply) => return Ok(reply),
-                    Err(error) => {
-                        unknown |= error == KvError::UnknownResult;
-                        error.into()
+                Ok(Verdict::Clear(snapshot)) => {
+                    match self.attempt(prepared, form, snapshot, deadline) {
+                        Ok(reply) => return Ok(reply),
+                        Err(error) => {
+                            unknown |= error == KvError::UnknownResult;
+                            error.into()
+                        }
                     }
-                },
+                }
                 // Whether an earlier attempt of unknown result still takes effect, no log says.
                 Ok(Verdict::Pruned(snapshot)) => return fail(unknown, pruned(snapshot)),
                 // C2: these are certain.
@@ -197,10 +201,11 @@ impl Store {
     fn attempt(
         &self,
         prepared: &Prepared<'_>,
+        form: Form,
         snapshot: Version,
         deadline: Deadline,
     ) -> std::result::Result<CommitReply, KvError> {
-        let (commit, previous) = self.commit_of(prepared, snapshot);
+        let (commit, previous) = self.commit_of(prepared, form, snapshot);
         let version = self.kv.commit_at(commit, deadline)?;
         Ok(previous.reply(version))
     }
@@ -209,21 +214,22 @@ impl Store {
     pub(super) fn commit_of(
         &self,
         prepared: &Prepared<'_>,
+        form: Form,
         snapshot: Version,
     ) -> (Commit, Previous) {
         let previous = Previous {
             heads: Arc::new(Mutex::new(vec![None; prepared.parts.len()])),
             bases: self.bases.clone(),
-            full: prepared.full_pages(),
+            full: prepared.full_pages(form),
         };
         if prepared.indexed && self.published.is_some() {
             self.unmerged.add(prepared.request.id);
         }
         let commit = Commit {
             snapshot,
-            read_conflicts: prepared.read_conflicts(),
+            read_conflicts: prepared.read_conflicts(form),
             write_conflicts: prepared.write_conflicts(),
-            mutations: self.with_sample(prepared.mutations()),
+            mutations: self.with_sample(prepared.mutations(form)),
             durability: prepared.request.durability,
             on_publish: self.on_publish(prepared, &previous),
         };

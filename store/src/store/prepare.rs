@@ -17,7 +17,7 @@ use crate::format::delta;
 use crate::format::log::{LogPages, LogRecord};
 use crate::format::records::{self, PageRecord, StagedPage, decode_content, encode_content};
 use crate::format::{MAX_CLIENT_BYTES, keys};
-use crate::kv::{ConflictSet, KeyRange, Mutation, ReadConflicts};
+use crate::kv::{ConflictSet, Key, KeyRange, Mutation, ReadConflicts};
 use crate::sqlite_file::VIRTUAL;
 use crate::types::{
     BranchId, CommitId, ContentHash, DomainId, PageCount, PageNumber, PageSet, PageSize, runs,
@@ -75,12 +75,21 @@ pub(super) struct PartWrite {
 enum Written {
     /// With the content record's value.
     Content(ContentHash, Bytes),
-    /// What differs from a full page in the store.
-    Delta { hash: ContentHash, base: ContentHash, delta: Bytes },
+    /// What differs from a full page in the store, and the page itself.
+    Delta { hash: ContentHash, base: ContentHash, delta: Bytes, page: Bytes },
     /// Its content is in the store already.
     Staged(ContentHash),
     /// The database grew over it.
     Zeros,
+}
+
+/// How pages are written of which only a difference is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As the difference: the engine says whether the base was deleted since the snapshot.
+    Small,
+    /// As whole pages: for an attempt at a later snapshot, before which it may have been.
+    Whole,
 }
 
 fn invalid(what: String) -> Error {
@@ -326,9 +335,9 @@ fn collect_pages(
 }
 
 /// A page as its difference from a full one, where that takes a quarter of the page or less.
-fn difference(base: &Base, hash: ContentHash, page: &[u8]) -> Option<Written> {
+fn difference(base: &Base, hash: ContentHash, page: &Bytes) -> Option<Written> {
     let delta = delta::encode(&base.page, page, page.len() / 4)?.into();
-    Some(Written::Delta { hash, base: base.hash, delta })
+    Some(Written::Delta { hash, base: base.hash, delta, page: page.clone() })
 }
 
 /// The read set with the write set in it; a client that keeps rule 3 sent it so.
@@ -354,7 +363,7 @@ fn log_pages(pages: &BTreeMap<PageNumber, Written>, size: PageSize) -> LogPages 
 
 impl Prepared<'_> {
     /// The changes, content first.
-    pub(super) fn mutations(&self) -> Vec<Mutation> {
+    pub(super) fn mutations(&self, form: Form) -> Vec<Mutation> {
         let mut out = Vec::new();
         // A content is written once though several pages or branches have it.
         let mut contents = HashSet::new();
@@ -364,7 +373,7 @@ impl Prepared<'_> {
                     out.push(publish(write.branch, self.request.id));
                 }
             } else {
-                write.page_mutations(&mut out, &mut contents);
+                write.page_mutations(form, &mut out, &mut contents);
             }
             write.mutations(&mut out);
         }
@@ -376,7 +385,7 @@ impl Prepared<'_> {
 
     /// What the engine checks: the pages read, the allocation where it changes, each
     /// branch's row, and the commit's id, by which a duplicate is noticed.
-    pub(super) fn read_conflicts(&self) -> ReadConflicts {
+    pub(super) fn read_conflicts(&self, form: Form) -> ReadConflicts {
         let of = |part: &PreparedPart<'_>| PartReads {
             branch: part.part.branch,
             allocation: part.part.allocation.is_some(),
@@ -387,34 +396,37 @@ impl Prepared<'_> {
         // S2: what was staged must not have been given up.
         let staged = self.has_staged().then(|| keys::only(keys::discarded(id)));
         ReadConflicts::Set(Arc::new(CommitReads {
-            keys: rows
-                .chain([keys::only(keys::commit_id(id))])
-                .chain(staged)
-                .chain(self.bases())
-                .collect(),
+            keys: rows.chain([keys::only(keys::commit_id(id))]).chain(staged).collect(),
+            bases: self.bases(form),
             parts: self.parts.iter().map(of).collect(),
         }))
     }
 
     /// The content that it names and does not write (B1).
-    fn bases(&self) -> impl Iterator<Item = KeyRange> {
-        let writes = self.parts.iter().filter_map(|part| part.write.as_ref());
-        writes.flat_map(|write| {
-            write.pages.values().filter_map(|written| match written {
-                Written::Delta { base, .. } => Some(keys::only(keys::content(write.domain, *base))),
-                _ => None,
-            })
-        })
+    fn bases(&self, form: Form) -> Vec<Key> {
+        let mut bases = Vec::new();
+        for write in self.parts.iter().filter_map(|part| part.write.as_ref()) {
+            for written in write.pages.values() {
+                if let (Written::Delta { base, .. }, Form::Small) = (written, form) {
+                    bases.push(keys::content(write.domain, *base));
+                }
+            }
+        }
+        bases.sort_unstable();
+        bases
     }
 
     /// The pages that it writes whole: once it took effect, what later ones differ from.
-    pub(super) fn full_pages(&self) -> Vec<NewBase> {
+    pub(super) fn full_pages(&self, form: Form) -> Vec<NewBase> {
         let writes = self.parts.iter().filter_map(|part| part.write.as_ref());
         let full = writes.flat_map(|write| {
             write.pages.iter().filter_map(|(&page, written)| match written {
                 Written::Content(hash, value) => {
                     let base = Base { hash: *hash, page: decode_content(value).ok()? };
                     Some((write.branch, page, base))
+                }
+                Written::Delta { hash, page: whole, .. } if form == Form::Whole => {
+                    Some((write.branch, page, Base { hash: *hash, page: whole.clone() }))
                 }
                 _ => None,
             })
@@ -448,7 +460,17 @@ impl Prepared<'_> {
 struct CommitReads {
     /// The keys beside pages and allocations.
     keys: Vec<KeyRange>,
+    /// Content that it names and does not write (B1), ascending: one a page, where the keys
+    /// above are few.
+    bases: Vec<Key>,
     parts: Vec<PartReads>,
+}
+
+impl CommitReads {
+    fn names_base_in(&self, start: &[u8], end: &[u8]) -> bool {
+        let first = self.bases.partition_point(|key| **key < *start);
+        self.bases.get(first).is_some_and(|key| **key < *end)
+    }
 }
 
 struct PartReads {
@@ -466,10 +488,12 @@ impl ConflictSet for CommitReads {
         };
         self.parts.iter().any(met)
             || self.keys.iter().any(|key| *key.start < *end && *start < *key.end)
+            || self.names_base_in(start, end)
     }
 
     fn ranges(&self) -> Vec<KeyRange> {
         let mut out = self.keys.clone();
+        out.extend(self.bases.iter().cloned().map(keys::only));
         for part in &self.parts {
             if part.allocation {
                 out.push(keys::conflict_allocation(part.branch));
@@ -484,22 +508,27 @@ impl PartWrite {
     /// Page records, references and what content was not staged.
     fn page_mutations(
         &self,
+        form: Form,
         out: &mut Vec<Mutation>,
         contents: &mut HashSet<(DomainId, ContentHash)>,
     ) {
         out.reserve(3 * self.pages.len() + 4);
         for (&page, written) in &self.pages {
+            let mut content = |hash: ContentHash, value: &dyn Fn() -> Bytes| {
+                if contents.insert((self.domain, hash)) {
+                    let key = keys::content(self.domain, hash);
+                    out.push(Mutation::Put { key, value: value() });
+                }
+                (PageRecord::Content(hash), Some(hash))
+            };
             let (record, hash) = match written {
                 Written::Zeros => (PageRecord::Zeros, None),
                 Written::Staged(hash) => (PageRecord::Content(*hash), Some(*hash)),
-                Written::Content(hash, value) => {
-                    if contents.insert((self.domain, *hash)) {
-                        let key = keys::content(self.domain, *hash);
-                        out.push(Mutation::Put { key, value: value.clone() });
-                    }
-                    (PageRecord::Content(*hash), Some(*hash))
+                Written::Content(hash, value) => content(*hash, &|| value.clone()),
+                Written::Delta { hash, page, .. } if form == Form::Whole => {
+                    content(*hash, &|| encode_content(page))
                 }
-                Written::Delta { hash, base, delta } => {
+                Written::Delta { hash, base, delta, .. } => {
                     let record =
                         PageRecord::Delta { hash: *hash, base: *base, delta: delta.clone() };
                     (record, Some(*base))

@@ -85,7 +85,8 @@ impl Store {
                 Source::Zeros(version) => zeros.get_or_insert_with(|| Zeros::new(size)).at(version),
                 Source::Content(version, hash) => {
                     let place = Place { branch: request.branch, page, version };
-                    let bytes = place.check(contents.next().flatten(), hash, size)?;
+                    let found = contents.next().flatten();
+                    let bytes = self.unless_damaged(&place, place.check(found, hash, size))?;
                     if keep {
                         full.push((request.branch, page, Base { hash, page: bytes.clone() }));
                     }
@@ -93,7 +94,8 @@ impl Store {
                 }
                 Source::Delta { version, hash, base, delta } => {
                     let place = Place { branch: request.branch, page, version };
-                    let whole = place.check(contents.next().flatten(), base, size)?;
+                    let found = contents.next().flatten();
+                    let whole = self.unless_damaged(&place, place.check(found, base, size))?;
                     let bytes = place.changed(&whole, &delta, hash)?;
                     if keep {
                         full.push((request.branch, page, Base { hash: base, page: whole }));
@@ -110,6 +112,11 @@ impl Store {
 }
 
 impl Store {
+    /// What cannot be read is nothing to tell a page's difference from.
+    fn unless_damaged(&self, place: &Place, checked: Result<Bytes>) -> Result<Bytes> {
+        checked.inspect_err(|_| self.bases.forget(place.branch, place.page))
+    }
+
     /// A snapshot for a read. Where others write too, with what is read before the contents:
     /// the page records, and all that says whether the snapshot may be read.
     fn reads_for(&self, request: &ReadRequest, deadline: Deadline) -> Result<Fetched<'_>> {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::Store;
-use super::prepare::{check_request, may_be_indexed, part_writes};
+use super::prepare::{Form, check_request, may_be_indexed, part_writes};
 use crate::api::{CommitReply, CommitRequest};
 use crate::env::Deadline;
 use crate::error::{Error, Result};
@@ -89,7 +89,7 @@ impl Store {
             return false;
         }
         self.name_successor();
-        let (commit, previous) = self.commit_of(&prepared, snapshot);
+        let (commit, previous) = self.commit_of(&prepared, Form::Small, snapshot);
         let store = Arc::clone(self);
         let told = move |result| match result {
             Ok(version) => {

@@ -95,7 +95,10 @@ impl PageSet {
     /// Whether a page of `first..=last` is in the set.
     #[must_use]
     pub fn meets(&self, first: u32, last: u32) -> bool {
-        first <= last && self.0.range_cardinality(first..=last) > 0
+        if first == last {
+            return self.0.contains(first);
+        }
+        first < last && self.0.range(first..=last).next().is_some()
     }
 
     /// The largest page.

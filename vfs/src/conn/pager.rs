@@ -124,10 +124,13 @@ impl Pager {
     }
 
     /// SQLite's transaction took effect: its counter is the counter now.
-    pub fn committed(&mut self, version: Version) {
+    pub const fn committed(&mut self, version: Version) {
         self.counter = self.written;
         self.version = Some(version);
-        // They go along with each commit; adjacent ones are sent as a run.
+    }
+
+    /// Before `handed` goes along with a commit: adjacent pages are sent as a run.
+    pub fn pack(&mut self) {
         if self.handed.len() > self.packed + self.packed / 8 + PACK_AFTER {
             self.handed.pack();
             self.packed = self.handed.len();

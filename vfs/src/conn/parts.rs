@@ -66,6 +66,7 @@ pub(super) fn part(file: &mut FileState, ahead: &mut Ahead, stats: &mut Stats) -
     if after.pages.0 == 0 || header.version_valid_for != header.change_counter {
         return Err(Failure::broken(format!("database {name}: a header without a size")));
     }
+    source.pager.pack();
     let mut reads = source.pager.handed().clone();
     reads.extend(writer.buffer.pages());
     let mut hashes = Vec::new();

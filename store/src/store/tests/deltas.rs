@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::format::keys;
 use crate::format::records::PageRecord;
 use crate::kv::mem::MemEngine;
-use crate::kv::{Kv, Scan};
+use crate::kv::{Commit, Kv, Mutation, Scan};
 use crate::store::{Store, StoreOptions};
 use crate::types::{ContentHash, Version};
 
@@ -160,9 +160,27 @@ fn a_commit_conflicts_with_the_end_of_its_base() {
     put(&db, 0x10);
     let mut tx = db.begin();
     tx.write(2, image(512, 0x11));
-    let request = tx.request();
-    let prepared = store.prepare(&request, soon()).unwrap();
-    let ranges = prepared.read_conflicts().list();
     let base = keys::content(db.open.domain, ContentHash::of(&image(512, 0x10)));
-    assert!(ranges.listed().iter().any(|range| range.contains(&base)), "rule 8");
+    let collected = Commit {
+        mutations: vec![Mutation::Delete { key: base.clone() }],
+        write_conflicts: vec![keys::only(base)],
+        on_publish: store.on_version(),
+        ..Commit::default()
+    };
+    store.kv.commit_at(collected, soon()).unwrap();
+    let version = tx.commit().unwrap().version;
+    assert_eq!(records(&db)[1], PageRecord::Content(ContentHash::of(&image(512, 0x11))), "rule 8");
+    assert_eq!(db.read_at(version, &[2]).unwrap()[0].bytes, image(512, 0x11));
+}
+
+#[test]
+fn a_damaged_base_is_used_no_more() {
+    let store = mem_store();
+    let db = Db::open(&store, "app");
+    db.put(&[(1, 1)]);
+    let first = put(&db, 0x10);
+    damage(&db, keys::content(db.open.domain, ContentHash::of(&image(512, 0x10))), None);
+    assert!(matches!(db.read_at(first, &[2]), Err(Error::Corrupt { .. })));
+    let version = put(&db, 0x11);
+    assert_eq!(db.read_at(version, &[2]).unwrap()[0].bytes, image(512, 0x11));
 }
