@@ -3,8 +3,9 @@
 //!
 //! # Invariants
 //! * **B1** A base is in the store as a content record of its branch's domain: it comes from
-//!   a commit that took effect or from a read. A commit that names one conflicts with its
-//!   deletion (rule 8 of the protocol), as with a page that it read.
+//!   a commit that took effect or from a read, and content is never deleted. A commit that
+//!   names one conflicts with whoever writes its key after the commit's snapshot; what was
+//!   deleted before that, while the base was kept here, nothing tells yet (format.md).
 //! * **B2** A base is never itself a difference.
 
 use bytes::Bytes;
